@@ -1,0 +1,114 @@
+"""One request for tokens: its sampling parameters, and the stream of events that answers it.
+
+Tokens, the end, a cancellation and a failure all travel on the same channel, and every request
+gets exactly one terminal event (`Finished` or `Failed`), after which nothing follows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from glm_backend.errors import GLMError, InvalidParameter
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+MAX_SEED = 2**63 - 1
+MAX_STOP_STRINGS = 16
+
+#: Inclusive limits of each number a request may carry: (low, high).
+LIMITS: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.01, 1.0),
+    "top_k": (0, 1000),
+    "repetition_penalty": (0.5, 2.0),
+    "max_new_tokens": (1, 32768),
+    "seed": (0, MAX_SEED),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the tokens of one request are chosen.
+
+    temperature: 0 is greedy. top_p: share of probability kept. top_k: 0 keeps all.
+    repetition_penalty: 1 is none (Keskar et al. 2019, section 4.1). seed: None draws a new one.
+    max_new_tokens: tokens of the answer. stop: strings that end the answer and are not part of it;
+    the engine itself knows no text, so `completion.py` watches for them.
+
+    Raises InvalidParameter for a value of the wrong kind or out of `LIMITS`.
+    """
+
+    temperature: float = 0.8
+    top_p: float = 0.8
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 1024
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            if name == "seed" and value is None:
+                continue
+            whole = isinstance(low, int)
+            kind = int if whole else (int, float)
+            right_kind = isinstance(value, kind) and not isinstance(value, bool)
+            if not right_kind or not math.isfinite(value) or not low <= value <= high:
+                noun = "a whole number" if whole else "a number"
+                allowed = f"{noun} from {low} to {high}"
+                raise InvalidParameter(name=name, value=repr(value), allowed=allowed)
+        strings = isinstance(self.stop, tuple) and all(isinstance(s, str) and s for s in self.stop)
+        if not strings or len(self.stop) > MAX_STOP_STRINGS:
+            allowed = f"at most {MAX_STOP_STRINGS} strings that are not empty"
+            raise InvalidParameter(name="stop", value=repr(self.stop), allowed=allowed)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all parameters, in the order in which pages and exports show them."""
+        return tuple(f.name for f in fields(cls))
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One new token of the answer."""
+
+    token_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a request cost. Times in seconds; `ttft_s` counts from submit to the first token."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_s: float | None
+    duration_s: float
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Speed of decoding after the first token; None for answers of fewer than two tokens."""
+        if self.ttft_s is None or self.completion_tokens < 2 or self.duration_s <= self.ttft_s:
+            return None
+        return (self.completion_tokens - 1) / (self.duration_s - self.ttft_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Terminal: the request ended as it should, or because it was asked to."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Terminal: the request could not go on. `error` says why."""
+
+    error: GLMError
+    usage: Usage
+
+
+Event = Token | Finished | Failed

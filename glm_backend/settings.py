@@ -1,0 +1,157 @@
+"""The settings of one process: a frozen value, read once from a file and the environment.
+
+Order: built-in defaults, then `glm.toml` (or the file that GLM_CONFIG names), then variables
+GLM_*. A key that is not known is refused with the nearest one that is, so that a typing error
+never means a silent default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from glm_backend.errors import SettingsError
+
+Quantization = Literal["none", "int8", "int4"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+#: Variables that are ours but no setting: where the file is.
+_CONFIG_VARIABLE = "GLM_CONFIG"
+_RANGES = {"max_context": (0, 1_048_576), "max_concurrent": (1, 256)}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator decides. Field `x` is `x` in the file and GLM_X in the environment.
+
+    max_context: tokens, 0 takes the model's own limit. max_concurrent: answers written at once.
+    """
+
+    data_dir: Path = Path("data")
+    database_url: str = ""
+    model: str = "smollm2-135m"
+    model_dir: Path | None = None
+    quantization: Quantization = "none"
+    device: str = "auto"
+    dtype: Dtype = "auto"
+    max_context: int = 0
+    max_concurrent: int = 8
+    upstream_url: str = ""
+    upstream_api_key: str = field(default="", repr=False)
+    log_level: LogLevel = "info"
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Reads file and environment; raises SettingsError naming the source and the remedy."""
+        path = Path(environ.get(_CONFIG_VARIABLE, "glm.toml"))
+        values = _from_file(path, required=_CONFIG_VARIABLE in environ)
+        values.update(_from_environment(environ))
+        return cls(**values)  # type: ignore[arg-type]
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database to open: `database_url`, else a SQLite file in the data folder."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'glm.sqlite3').resolve()}"
+
+    @property
+    def resolved_model_dir(self) -> Path:
+        """The folder that holds model folders."""
+        return self.model_dir or self.data_dir / "models"
+
+    def make_data_dir(self) -> None:
+        """Creates the data folder, readable by its owner only."""
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.data_dir.chmod(0o700)
+        except OSError as error:
+            raise SettingsError(
+                source="GLM_DATA_DIR",
+                key="data_dir",
+                value=str(self.data_dir),
+                remedy=f"It cannot be used as a folder ({error.strerror}); name one that can.",
+            ) from error
+
+
+def _from_file(path: Path, *, required: bool) -> dict[str, object]:
+    if not path.is_file():
+        if required:
+            raise SettingsError(
+                source=_CONFIG_VARIABLE,
+                key="file",
+                value=str(path),
+                remedy="There is no such file.",
+            )
+        return {}
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            source=str(path), key="file", value="not readable as TOML", remedy=f"{error}."
+        ) from error
+    return {key: _checked(str(path), key, key, value) for key, value in raw.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    return {
+        name[4:].lower(): _checked("environment", name, name[4:].lower(), text)
+        for name, text in environ.items()
+        if name.startswith("GLM_") and name != _CONFIG_VARIABLE
+    }
+
+
+def _checked(source: str, shown: str, key: str, value: object) -> object:
+    """The value in its field's type, or SettingsError."""
+    hints = get_type_hints(Settings)
+    if key not in hints:
+        known = [f"GLM_{k.upper()}" if shown.startswith("GLM_") else k for k in hints]
+        near = difflib.get_close_matches(shown, known, n=1, cutoff=0.5)
+        meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+        raise SettingsError(source=source, key=shown, value="not a known setting", remedy=meant)
+    try:
+        return _converted(key, hints[key], value)
+    except ValueError as error:
+        shown_value = "set to something secret" if key.endswith("api_key") else repr(value)
+        raise SettingsError(
+            source=source, key=shown, value=shown_value, remedy=f"It must be {error}."
+        ) from None
+
+
+def _converted(key: str, kind: object, value: object) -> object:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError("one of " + ", ".join(get_args(kind)))
+        return value
+    if kind is int:
+        low, high = _RANGES[key]
+        try:
+            number = int(str(value)) if not isinstance(value, bool) else None
+        except ValueError:
+            number = None
+        if number is None or not low <= number <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return number
+    if not isinstance(value, str):
+        raise ValueError("a text in quotes")
+    if key == "device" and not _is_device(value):
+        raise ValueError("auto, cpu, cuda or cuda:N")
+    if key in ("data_dir", "model_dir"):
+        if not value.strip():
+            raise ValueError("the path of a folder")
+        return Path(value).expanduser()
+    return value
+
+
+def _is_device(text: str) -> bool:
+    kind, _, index = text.partition(":")
+    return text in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal())
+
+
+def field_names() -> tuple[str, ...]:
+    """All settings, for documentation and `doctor`."""
+    return tuple(f.name for f in fields(Settings))
