@@ -7,6 +7,10 @@ gets exactly one terminal event (`Finished` or `Failed`), after which nothing fo
 from __future__ import annotations
 
 import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -112,3 +116,104 @@ class Failed:
 
 
 Event = Token | Finished | Failed
+
+
+class Generation:
+    """One request under way: the prompt and parameters, and the channel its events travel on.
+
+    Made by `Engine.submit`. The consumer reads `events()` and may `cancel()` from any thread; the
+    engine writes with `push` and `end`. A consumer that stops reading fills the channel, and the
+    engine then leaves the request out of its steps until there is room: it never blocks.
+    """
+
+    #: Tokens that may wait unread before the engine pauses the request.
+    CAPACITY = 1024
+
+    def __init__(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        max_new_tokens: int,
+        stop_ids: frozenset[int],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.prompt_ids = tuple(prompt_ids)
+        self.params = params
+        self.max_new_tokens = max_new_tokens
+        self.stop_ids = stop_ids
+        self.cancelled = False
+        self.completion_tokens = 0
+        self._clock = clock
+        self._submitted_s = clock()
+        self._first_token_s: float | None = None
+        self._events: deque[Event] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._on_cancel: Callable[[], None] = lambda: None
+
+    # --- the consumer's side
+
+    def events(self) -> Iterator[Event]:
+        """All events in order; blocks between them; ends after the terminal one."""
+        while True:
+            with self._changed:
+                while not self._events:
+                    self._changed.wait()
+                event = self._events.popleft()
+            yield event
+            if not isinstance(event, Token):
+                return
+
+    def cancel(self) -> None:
+        """Asks for the end; the engine answers within one step with Finished("cancelled")."""
+        self.cancelled = True
+        self._on_cancel()
+
+    # --- the engine's side
+
+    def when_cancelled(self, wake: Callable[[], None]) -> None:
+        """Registers what to call at `cancel`, so that a sleeping engine notices."""
+        self._on_cancel = wake
+
+    @property
+    def paused(self) -> bool:
+        """True while the consumer has `CAPACITY` events still to read."""
+        return len(self._events) >= self.CAPACITY
+
+    @property
+    def ended(self) -> bool:
+        """True once the terminal event was sent."""
+        return self._ended
+
+    def push(self, token_id: int) -> None:
+        """Sends one token of the answer."""
+        if self._first_token_s is None:
+            self._first_token_s = self._clock()
+        self.completion_tokens += 1
+        self._send(Token(token_id))
+
+    def finish(self, reason: FinishReason) -> None:
+        """Sends the terminal event of a request that ended as it should."""
+        self._send(Finished(reason, self._usage()))
+
+    def fail(self, error: GLMError) -> None:
+        """Sends the terminal event of a request that cannot go on."""
+        self._send(Failed(error, self._usage()))
+
+    def _send(self, event: Event) -> None:
+        with self._changed:
+            if self._ended:
+                return
+            self._ended = not isinstance(event, Token)
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def _usage(self) -> Usage:
+        first = self._first_token_s
+        return Usage(
+            prompt_tokens=len(self.prompt_ids),
+            completion_tokens=self.completion_tokens,
+            ttft_s=None if first is None else first - self._submitted_s,
+            duration_s=self._clock() - self._submitted_s,
+        )

@@ -1,0 +1,218 @@
+"""One forward pass of a transformers model over several sequences at once.
+
+The new tokens of all sequences stand in one row, [1, tokens]: linear layers see one matrix, and
+attention takes each sequence's stretch by itself against its own KV cache. A prompt being read
+and answers being written thus share a step, without padding.
+
+transformers lets a program bring its own attention function under a name (AttentionInterface);
+the ragged batch reaches it as a keyword argument of the model's forward.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+
+from glm_backend.engine.kv_cache import KVCache
+
+ATTENTION = "glm_ragged"
+
+#: Largest difference, as a share of the largest logit, that counts as the same numbers.
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+logger = logging.getLogger(__name__)
+
+CacheT = TypeVar("CacheT")
+
+
+@dataclass(slots=True)
+class Stretch(Generic[CacheT]):
+    """The new tokens of one sequence in one step, and the cache that holds what came before."""
+
+    token_ids: Sequence[int]
+    cache: CacheT
+    mask: Tensor | None = None
+
+
+class Runner(Protocol[CacheT]):
+    """What the engine needs of a model."""
+
+    def new_cache(self, capacity: int) -> CacheT:
+        """An empty cache for one sequence of at most `capacity` tokens."""
+        ...
+
+    def forward(self, batch: Sequence[Stretch[CacheT]]) -> Tensor:
+        """Logits after the last token of each stretch: [len(batch), vocab], float32, on CPU.
+
+        A pass that raises leaves the caches as they were, so that it can be taken again.
+        """
+        ...
+
+
+class RaggedRunner:
+    """Runs any transformers causal language model that takes a custom attention function."""
+
+    def __init__(self, module: PreTrainedModel) -> None:
+        self._module = module
+        self._device = next(module.parameters()).device
+        module.set_attn_implementation(ATTENTION)
+
+    def new_cache(self, capacity: int) -> KVCache:
+        return KVCache(capacity)
+
+    def forward(self, batch: Sequence[Stretch[KVCache]]) -> Tensor:
+        ids = [token for stretch in batch for token in stretch.token_ids]
+        positions = [
+            stretch.cache.length + i for stretch in batch for i in range(len(stretch.token_ids))
+        ]
+        last = torch.tensor([len(s.token_ids) for s in batch]).cumsum(0) - 1
+        for stretch in batch:
+            stretch.mask = _causal_mask(stretch, self._device)
+        with torch.inference_mode():
+            output = self._module(
+                input_ids=torch.tensor([ids], device=self._device),
+                position_ids=torch.tensor([positions], device=self._device),
+                use_cache=False,
+                logits_to_keep=last.to(self._device),
+                ragged=batch,
+            )
+            logits: Tensor = output.logits[0].float().cpu()
+        for stretch in batch:
+            stretch.cache.advance(len(stretch.token_ids))
+        return logits
+
+
+class SoloCache:
+    """transformers' own growing cache of one sequence, with the length that is known good."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.states = DynamicCache()
+
+    def restore(self) -> DynamicCache:
+        """The cache without what a failed pass may have left in it."""
+        surplus = self.states.get_seq_length() - self.length
+        if surplus > 0:
+            self.states.crop(-surplus)
+        return self.states
+
+
+class SoloRunner:
+    """Runs a model that cannot take our attention: one sequence after another, own cache each."""
+
+    def __init__(self, module: PreTrainedModel) -> None:
+        self._module = module
+        self._device = next(module.parameters()).device
+
+    def new_cache(self, capacity: int) -> SoloCache:
+        return SoloCache()
+
+    def forward(self, batch: Sequence[Stretch[SoloCache]]) -> Tensor:
+        return torch.stack([self._one(stretch) for stretch in batch])
+
+    def _one(self, stretch: Stretch[SoloCache]) -> Tensor:
+        with torch.inference_mode():
+            output = self._module(
+                input_ids=torch.tensor([list(stretch.token_ids)], device=self._device),
+                past_key_values=stretch.cache.restore(),
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            logits: Tensor = output.logits[0, -1].float().cpu()
+        stretch.cache.length += len(stretch.token_ids)
+        return logits
+
+
+def runner_for(module: PreTrainedModel) -> RaggedRunner | SoloRunner:
+    """The batched runner where the model's own numbers come out of it, else the solo one.
+
+    Whether a model family honours a foreign attention function is not written anywhere, so it is
+    tried: a few tokens through both ways, in two steps and beside a neighbour.
+    """
+    solo, ids = SoloRunner(module), [5, 7, 11, 13, 17]
+    cache = solo.new_cache(len(ids))
+    expected = solo.forward([Stretch(ids, cache)])[0]
+    own_attention = module.config._attn_implementation
+    try:
+        ragged = RaggedRunner(module)
+        first, second = ragged.new_cache(len(ids)), ragged.new_cache(len(ids))
+        ragged.forward([Stretch(ids[:3], first)])
+        both = ragged.forward([Stretch(ids, second), Stretch(ids[3:], first)])
+    except Exception as error:
+        logger.info("batching is off for this model: %s", error)
+        matches = False
+    else:
+        scale = expected.abs().max().clamp(min=1)
+        matches = bool((both - expected).abs().max() <= _TOLERANCE[module.dtype] * scale)
+    if matches:
+        return ragged
+    module.set_attn_implementation(own_attention)
+    return solo
+
+
+def _causal_mask(stretch: Stretch[KVCache], device: torch.device) -> Tensor | None:
+    """Which of the known rows each new token may see: bool [tokens, rows]; None if all."""
+    tokens = len(stretch.token_ids)
+    if tokens == 1:
+        return None
+    rows = stretch.cache.length + tokens
+    return torch.ones(tokens, rows, dtype=torch.bool, device=device).tril_(stretch.cache.length)
+
+
+def _windowed(mask: Tensor | None, tokens: int, rows: int, window: int, like: Tensor) -> Tensor:
+    """The mask of a layer that sees only the last `window` rows (Mistral's sliding window)."""
+    shape = (tokens, rows)
+    every = torch.ones(shape, dtype=torch.bool, device=like.device) if mask is None else mask
+    return every.triu(rows - tokens - window + 1)
+
+
+def ragged_attention(
+    module: nn.Module,
+    query: Tensor,  # [1, heads, tokens, head_dim]
+    key: Tensor,  # [1, kv_heads, tokens, head_dim]
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    ragged: Sequence[Stretch[KVCache]],
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Attention of each stretch against its own cache; output [1, tokens, heads, head_dim].
+
+    The query heads that share a key head are laid out as more queries of that head: nothing is
+    repeated, and one call serves decoding and reading a prompt.
+    """
+    heads, total, head_dim = query.shape[1:]
+    kv_heads = key.shape[1]
+    output = query.new_empty(1, total, heads, value.shape[-1])
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    start = 0
+    for stretch in ragged:
+        tokens = len(stretch.token_ids)
+        new = slice(start, start + tokens)
+        keys, values = stretch.cache.extend(layer, key[0, :, new], value[0, :, new])
+        mask, rows = stretch.mask, keys.shape[1]
+        if sliding_window and rows > sliding_window:
+            mask = _windowed(mask, tokens, rows, sliding_window, query)
+        grouped = query[0, :, new].reshape(1, kv_heads, -1, head_dim)
+        attended = F.scaled_dot_product_attention(
+            grouped,
+            keys[None],
+            values[None],
+            attn_mask=None if mask is None else mask.repeat(heads // kv_heads, 1),
+            scale=scaling,
+        )
+        output[0, new] = attended.view(heads, tokens, -1).transpose(0, 1)
+        start += tokens
+    return output, None
+
+
+AttentionInterface.register(ATTENTION, ragged_attention)
