@@ -1,0 +1,59 @@
+"""Column types that mean the same on every database.
+
+Times and JSON are kept as text: it sorts and streams as it is, and an export needs no conversion.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+from sqlalchemy import Dialect, String, Text
+from sqlalchemy.types import TypeDecorator
+
+from glm_backend.errors import InvalidParameter
+
+
+class PlainText(TypeDecorator[str]):
+    """Text of any length. NUL is refused: SQLite would keep it and PostgreSQL cannot."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is not None and "\0" in value:
+            raise InvalidParameter(name="text", value=r"'\x00'", allowed="text without NUL")
+        return value
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """An aware datetime, kept as fixed-width UTC text: 2026-11-24T01:50:00.123456Z."""
+
+    impl = String(27)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+        return None if value is None else timestamp_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else datetime.fromisoformat(value)
+
+
+class Json(TypeDecorator[object]):
+    """Any JSON value as readable text; None is NULL."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: object, dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, ensure_ascii=False)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> object:
+        return None if value is None else json.loads(value)
+
+
+def timestamp_text(time: datetime) -> str:
+    """`time` as the store and the exports write it; raises InvalidParameter without a zone."""
+    if time.tzinfo is None:
+        raise InvalidParameter(name="time", value=time.isoformat(), allowed="a time with a zone")
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
