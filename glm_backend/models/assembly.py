@@ -1,0 +1,202 @@
+"""Checkpoint -> module: built without memory, then filled tensor by tensor.
+
+Every tensor is put in place (and quantised) as it is read, so the whole model is never held twice,
+nor once in full precision when it is to be quantised. What transformers would do silently here is
+an error: a weight that is missing is never initialised at random.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from glm_backend.errors import CheckpointDamaged, ModelUnsupported
+from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint
+from glm_backend.models.model import Quantization
+from glm_backend.models.quantization import is_quantizable, quantized_linear
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+#: More than any published model has; a hostile config cannot keep the loader busy for ever.
+_MOST_LAYERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the weights become: precision, arithmetic and device."""
+
+    quantization: Quantization
+    dtype: torch.dtype
+    device: torch.device
+
+
+def native_config(config: Mapping[str, Any], *, model: str, file: str) -> PretrainedConfig:
+    """The cleaned config.json as transformers' own class for its model_type.
+
+    Raises ModelUnsupported for a model_type that is no causal language model here,
+    CheckpointDamaged for values that make no model.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    model_type = config["model_type"]
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelUnsupported(
+            model=model,
+            reason=f"models of the type {model_type!r} are not read yet",
+            remedy="Choose one whose type transformers knows as a causal language model.",
+        )
+    if "quantization_config" in config:
+        raise ModelUnsupported(
+            model=model,
+            reason="its weights are stored quantised in a form that is not read",
+            remedy="Take the unquantised version and load it with INT8 or INT4 here.",
+        )
+    layers = config.get("num_hidden_layers", 0)
+    if not isinstance(layers, int) or layers > _MOST_LAYERS:
+        raise CheckpointDamaged(file=file, reason=f"num_hidden_layers is {layers!r}")
+    try:
+        return CONFIG_MAPPING[model_type].from_dict(dict(config))
+    except Exception as error:  # each class checks its values in its own way
+        raise CheckpointDamaged(file=file, reason=f"its values make no model ({error})") from error
+
+
+def assemble(
+    checkpoint: Checkpoint,
+    placement: Placement,
+    *,
+    model: str,
+    on_fraction: Callable[[float], None],
+) -> PreTrainedModel:
+    """The module of `checkpoint` in eval mode with all weights in place.
+
+    Raises CheckpointDamaged where weights and config.json disagree, and what `on_fraction` raises.
+    """
+    config_file = str(checkpoint.folder / CONFIG_FILE)
+    config = native_config(checkpoint.config, model=model, file=config_file)
+    module = _empty_module(config, placement, file=config_file)
+    expected = dict(module.state_dict())  # on the meta device: names and shapes
+    names = _matched(module, checkpoint, expected)
+    total = max(1, checkpoint.size_bytes)
+    for name, tensor in checkpoint.stream(lambda done: on_fraction(done / total)):
+        if name in names:
+            _place(module, name, tensor, placement)
+    _tie(module, names, placement)
+    _check_filled(module, config_file)
+    return module.eval().requires_grad_(False)
+
+
+def _empty_module(config: PretrainedConfig, placement: Placement, *, file: str) -> PreTrainedModel:
+    """The module on the meta device, but for the buffers that no checkpoint carries."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def build(attention: str) -> PreTrainedModel:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config, dtype=placement.dtype, attn_implementation=attention
+            )
+
+    try:
+        try:
+            module = build("sdpa")
+        except ValueError:  # this architecture has no sdpa
+            module = build("eager")
+    except Exception as error:  # shapes that do not fit together, as each class finds them
+        raise CheckpointDamaged(file=file, reason=f"its values make no model ({error})") from error
+    for part in module.modules():
+        if names := part._non_persistent_buffers_set:
+            for name in names:
+                if (buffer := part._buffers[name]) is not None:
+                    part._buffers[name] = torch.empty_like(buffer, device="cpu")
+            module._init_weights(part)  # transformers' hook for computed buffers (rotary tables)
+            for name in names:
+                if (buffer := part._buffers[name]) is not None:
+                    part._buffers[name] = buffer.to(placement.device)
+    return module
+
+
+def _matched(
+    module: PreTrainedModel, checkpoint: Checkpoint, expected: Mapping[str, torch.Tensor]
+) -> set[str]:
+    """The names to take from the checkpoint, after checking that names and shapes agree."""
+    stored = checkpoint.tensors
+    tied = module.all_tied_weights_keys
+    for name, info in stored.items():
+        if name in expected and info.shape != tuple(expected[name].shape):
+            reason = (
+                f"{name} has the shape {list(info.shape)}, "
+                f"by {CONFIG_FILE} it should be {list(expected[name].shape)}"
+            )
+            raise CheckpointDamaged(file=str(info.file), reason=reason)
+    unexpected = _without(stored.keys() - expected.keys(), module._keys_to_ignore_on_load_unexpected)
+    missing = _without(expected.keys() - stored.keys(), module._keys_to_ignore_on_load_missing)
+    missing -= {name for pair in tied.items() for name in pair if stored.keys() & set(pair)}
+    if missing or unexpected:
+        reason = _disagreement(missing, unexpected)
+        raise CheckpointDamaged(file=str(next(iter(stored.values())).file), reason=reason)
+    return stored.keys() & expected.keys()
+
+
+def _without(names: set[str], patterns: list[str] | None) -> set[str]:
+    # Rotary tables were stored by old versions; they are computed from config.json.
+    ignored = [*(patterns or ()), r"rotary_emb\.inv_freq$"]
+    return {name for name in names if not any(re.search(p, name) for p in ignored)}
+
+
+def _disagreement(missing: set[str], unexpected: set[str]) -> str:
+    parts = []
+    for word, names in (("lack", missing), ("have besides", unexpected)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            parts.append(f"{word} {min(names)}{more}")
+    return f"the weights do not belong to this {CONFIG_FILE}: they {' and '.join(parts)}"
+
+
+def _place(module: nn.Module, name: str, tensor: torch.Tensor, placement: Placement) -> None:
+    """Puts one tensor where it belongs, quantised when it is the weight of a linear layer."""
+    import torch
+
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if placement.quantization != "none" and leaf == "weight" and is_quantizable(owner):
+        _replace(module, path, quantized_linear(tensor, owner.bias, placement))
+        return
+    held = tensor.to(device=placement.device, dtype=placement.dtype, copy=True)
+    if leaf in owner._parameters:
+        owner._parameters[leaf] = torch.nn.Parameter(held, requires_grad=False)
+    else:
+        owner._buffers[leaf] = held
+
+
+def _replace(module: nn.Module, path: str, new: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(module.get_submodule(parent), name, new)
+
+
+def _tie(module: PreTrainedModel, present: set[str], placement: Placement) -> None:
+    """Shares the weights that config.json ties; a quantised head gets a copy of its own."""
+    for target, source in module.all_tied_weights_keys.items():
+        if target in present and source in present:
+            continue
+        target, source = (source, target) if target in present else (target, source)
+        path, _, leaf = target.rpartition(".")
+        owner = module.get_submodule(path)
+        weight = module.get_parameter(source)
+        if placement.quantization != "none" and is_quantizable(owner):
+            _replace(module, path, quantized_linear(weight.data, owner.bias, placement))
+        else:
+            owner._parameters[leaf] = weight
+
+
+def _check_filled(module: nn.Module, config_file: str) -> None:
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    empty = [name for name, tensor in tensors if tensor.is_meta]
+    if empty:
+        reason = f"no weights were found for {empty[0]} and {len(empty) - 1} more"
+        raise CheckpointDamaged(file=config_file, reason=reason)

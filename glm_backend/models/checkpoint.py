@@ -1,0 +1,242 @@
+"""A model folder on disk, read with suspicion: config.json and the weight files.
+
+Nothing in the folder is ever executed. config.json is parsed and cleaned here before transformers
+sees it (CVE-2026-4372: a hostile config runs code even with trust_remote_code=False), and pickles
+are opened with weights_only (CVE-2025-32434). Knows nothing of modules or precision.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glm_backend.errors import CheckpointDamaged, ModelMissing
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG_FILE = "config.json"
+
+#: Where weights may be, best first: (index of shards, single file).
+_WEIGHTS = (
+    ("model.safetensors.index.json", "model.safetensors"),
+    ("pytorch_model.bin.index.json", "pytorch_model.bin"),
+)
+#: Keys that name code, or choose it. Keys that begin with "_" are transformers' own and go too.
+_HOSTILE_KEYS = {"auto_map", "attn_implementation", "experts_implementation", "custom_pipelines"}
+#: After so many bytes a safetensors file is mapped anew, which gives its pages back.
+_BYTES_PER_MAPPING = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where one tensor is and what it must look like."""
+
+    file: Path
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder whose config and weight headers were read and agree with each other."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+
+    @classmethod
+    def open(cls, folder: Path, *, model: str) -> Checkpoint:
+        """Reads config and headers, no weights.
+
+        Raises ModelMissing when there is no such model, CheckpointDamaged naming the file.
+        """
+        config = read_config(folder, model=model)
+        tensors: dict[str, TensorInfo] = {}
+        for file in _weight_files(folder, model):
+            tensors.update(_headers(file))
+        _check_index(folder, tensors)
+        return cls(folder, config, tensors)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all weights as stored."""
+        return sum(info.size_bytes for info in self.tensors.values())
+
+    def stream(self, on_bytes: Callable[[int], None]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every (name, tensor) once, file by file; a tensor is valid until the next one is asked.
+
+        `on_bytes` is told how many bytes are done and may raise to stop.
+        """
+        done = 0
+        for file in sorted({info.file for info in self.tensors.values()}):
+            names = [name for name, info in self.tensors.items() if info.file == file]
+            for name, tensor in _tensors(file, names, self.tensors):
+                yield name, tensor
+                done += self.tensors[name].size_bytes
+                on_bytes(done)
+
+
+def read_config(folder: Path, *, model: str) -> dict[str, Any]:
+    """The folder's config.json, without the keys that could choose code.
+
+    Raises ModelMissing without folder or file, CheckpointDamaged when it is not a JSON object.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        remedy = "Name a folder that holds config.json and weight files, or pick a listed model."
+        raise ModelMissing(model=model, where=str(path), remedy=remedy)
+    config = _read_json(path)
+    if not isinstance(config.get("model_type"), str):
+        raise CheckpointDamaged(file=str(path), reason="it names no model_type")
+    return _cleaned(config)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"it cannot be read as JSON ({error})"
+        raise CheckpointDamaged(file=str(path), reason=reason) from error
+    if not isinstance(value, dict):
+        raise CheckpointDamaged(file=str(path), reason="it holds no JSON object")
+    return value
+
+
+def _cleaned(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _cleaned(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if not key.startswith("_") and key not in _HOSTILE_KEYS
+    }
+
+
+def _weight_files(folder: Path, model: str) -> list[Path]:
+    """The files that hold the weights; each exists and lies in `folder`."""
+    for index_name, single_name in _WEIGHTS:
+        if (index := folder / index_name).is_file():
+            return _shards(index)
+        if (single := folder / single_name).is_file():
+            return [single]
+    remedy = "Fetch model.safetensors (or pytorch_model.bin) into it."
+    raise ModelMissing(model=model, where=f"{folder} (no weight file)", remedy=remedy)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointDamaged(file=str(index), reason="it holds no weight_map")
+    for file in weight_map.values():
+        if not isinstance(file, str) or file != Path(file).name or file in ("", ".", ".."):
+            reason = f"it names {file!r}, which is no file of this folder"
+            raise CheckpointDamaged(file=str(index), reason=reason)
+    return weight_map
+
+
+def _shards(index: Path) -> list[Path]:
+    shards = [index.parent / name for name in sorted(set(_weight_map(index).values()))]
+    for shard in shards:
+        if not shard.is_file():
+            reason = f"the file is missing, though {index.name} names it"
+            raise CheckpointDamaged(file=str(shard), reason=reason)
+    return shards
+
+
+def _check_index(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
+    """Every tensor that the index promises must be in the shard it promises."""
+    for index_name, single_name in _WEIGHTS:
+        if (index := folder / index_name).is_file():
+            for name, file in _weight_map(index).items():
+                if name not in tensors or tensors[name].file.name != file:
+                    reason = f"the tensor {name} is not in it, though {index_name} says so"
+                    raise CheckpointDamaged(file=str(folder / file), reason=reason)
+            return
+        if (folder / single_name).is_file():
+            return
+
+
+def _headers(file: Path) -> dict[str, TensorInfo]:
+    """Names and shapes in one weight file, without reading the weights."""
+    if file.suffix == ".safetensors":
+        return _safetensors_headers(file)
+    return {
+        name: TensorInfo(file, tuple(tensor.shape), tensor.nbytes)
+        for name, tensor in _unpickled(file, device="meta").items()
+    }
+
+
+def _safetensors_headers(file: Path) -> dict[str, TensorInfo]:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import _TYPES as dtypes  # noqa: N811
+
+    infos = {}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - a handle, not a mapping
+                view = opened.get_slice(name)
+                shape = tuple(view.get_shape())
+                size_bytes = dtypes[view.get_dtype()].itemsize
+                for length in shape:
+                    size_bytes *= length
+                infos[name] = TensorInfo(file, shape, size_bytes)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise CheckpointDamaged(file=str(file), reason=_truncation_or(error)) from error
+    return infos
+
+
+def _truncation_or(error: Exception) -> str:
+    text = str(error)
+    cut = "IncompleteBuffer" in text or "too small" in text.lower() or "EOF" in text
+    return f"it is cut short ({text})" if cut else f"it cannot be read ({text})"
+
+
+def _unpickled(file: Path, *, device: str) -> dict[str, torch.Tensor]:
+    """A .bin file as tensors on `device`; classes other than tensors are refused by torch."""
+    import torch
+
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise CheckpointDamaged(
+            file=str(file), reason=f"it cannot be read safely ({first_line})"
+        ) from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
+        raise CheckpointDamaged(file=str(file), reason="it holds something other than tensors")
+    return state
+
+
+def _tensors(
+    file: Path, names: list[str], infos: Mapping[str, TensorInfo]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    if file.suffix != ".safetensors":
+        state = _unpickled(file, device="cpu")
+        for name in names:
+            yield name, state.pop(name)
+        return
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        for group in _groups(names, infos):
+            with safe_open(file, framework="pt") as opened:
+                for name in group:
+                    yield name, opened.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointDamaged(file=str(file), reason=_truncation_or(error)) from error
+
+
+def _groups(names: list[str], infos: Mapping[str, TensorInfo]) -> Iterator[list[str]]:
+    group: list[str] = []
+    size_bytes = 0
+    for name in names:
+        group.append(name)
+        size_bytes += infos[name].size_bytes
+        if size_bytes >= _BYTES_PER_MAPPING:
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group

@@ -1,0 +1,172 @@
+"""A name or a folder -> a LoadedModel: find it, read it, put it on its device.
+
+One straight line of work in the caller's thread; `manager.py` runs it in the background.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from glm_backend.errors import ModelMissing, ModelUnsupported
+from glm_backend.models.catalog import CATALOG, STARTER, CatalogEntry
+from glm_backend.models.checkpoint import Checkpoint
+from glm_backend.models.model import LoadedModel, Quantization
+from glm_backend.models.prompts import ChatTemplate
+from glm_backend.models.starter import ensure_starter
+from glm_backend.models.tokenizer import TOKENIZER_FILE, FastTokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+#: Called with a stage ("downloading", "converting", "reading", "quantizing", "starting") and how
+#: much of it is done, 0 to 1. It may raise errors.Cancelled to stop the work.
+Progress = Callable[[str, float], None]
+
+#: Taken where config.json does not say how long a context may be.
+_DEFAULT_CONTEXT = 2048
+
+
+def _unheard(stage: str, fraction: float) -> None:
+    """For callers who do not watch."""
+
+
+def load(
+    source: str,
+    *,
+    quantization: Quantization = "none",
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    max_context: int = 0,
+    model_dir: Path,
+    on_progress: Progress = _unheard,
+) -> LoadedModel:
+    """Loads a catalogue id or the path of a model folder.
+
+    max_context: tokens, 0 takes the model's own limit. model_dir: where downloads and conversions
+    are kept. Raises ModelError (ModelMissing, StarterMissing, ModelUnsupported, CheckpointDamaged,
+    DownloadFailed) and what `on_progress` raises.
+    """
+    from glm_backend.models.assembly import Placement, assemble
+    from glm_backend.models.quantization import weight_bytes
+
+    entry = CATALOG.get(source)
+    folder = fetch(source, model_dir=model_dir, on_progress=on_progress)
+    checkpoint = Checkpoint.open(folder, model=source)
+    name = entry.title if entry else folder.name
+    target = resolve_device(device, model=name)
+    placement = Placement(quantization, resolve_dtype(dtype, target), target)
+    stage = "reading" if quantization == "none" else "quantizing"
+    on_progress(stage, 0.0)
+    module = assemble(
+        checkpoint, placement, model=name, on_fraction=lambda done: on_progress(stage, done)
+    )
+    on_progress("starting", 0.0)
+    tokenizer = prompt_format = None
+    if (folder / TOKENIZER_FILE).is_file():
+        tokenizer = FastTokenizer.open(folder)
+        prompt_format = ChatTemplate.open(folder, name)
+    limit = _context_length(module.config)
+    loaded = LoadedModel(
+        id=source,
+        name=name,
+        family=str(checkpoint.config["model_type"]),
+        module=module,
+        tokenizer=tokenizer,
+        prompt_format=prompt_format,
+        context_length=min(max_context, limit) if max_context else limit,
+        eos_ids=_eos_ids(folder, module.config, prompt_format),
+        vocab_size=module.config.get_text_config().vocab_size,
+        quantization=quantization,
+        dtype=placement.dtype,
+        device=target,
+        memory_bytes=weight_bytes(module),
+        english_first=entry.english_first if entry else False,
+    )
+    on_progress("starting", 1.0)
+    return loaded
+
+
+def fetch(source: str, *, model_dir: Path, on_progress: Progress = _unheard) -> Path:
+    """The folder that holds `source`, converted first when that is needed."""
+    entry = CATALOG.get(source)
+    if entry is None:
+        return _folder(source)
+    if entry.family.startswith("chatglm"):
+        raise _not_yet(entry)
+    if entry is STARTER:
+        return ensure_starter(model_dir, on_progress)
+    return _folder(str(model_dir / entry.id))
+
+
+def _not_yet(entry: CatalogEntry) -> ModelUnsupported:
+    return ModelUnsupported(
+        model=entry.title,
+        reason="ChatGLM checkpoints cannot be read yet",
+        remedy="Choose another model until the ChatGLM mapping is there.",
+    )
+
+
+def _folder(source: str) -> Path:
+    folder = Path(source).expanduser()
+    try:
+        found = folder.is_dir()
+    except (OSError, ValueError):  # a name no file can have
+        found = False
+    if not found:
+        listed = ", ".join(CATALOG)
+        remedy = f"Name a folder on this machine, or one of: {listed}."
+        raise ModelMissing(model=source, where=str(folder), remedy=remedy)
+    return folder
+
+
+def resolve_device(device: str, *, model: str) -> torch.device:
+    """"auto" is the first CUDA device, else the CPU; raises ModelUnsupported for one not there."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ModelUnsupported(
+            model=model,
+            reason=f"this machine has no device {device}",
+            remedy="Choose the device auto or cpu.",
+        )
+    return chosen
+
+
+def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """"auto": float32 on CPUs (bf16 is slower there), on CUDA bfloat16 where it has it."""
+    import torch
+
+    if dtype != "auto":
+        return {
+            "float32": torch.float32,
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+        }[dtype]
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _context_length(config: Any) -> int:
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return length if isinstance(length, int) and length > 0 else _DEFAULT_CONTEXT
+
+
+def _eos_ids(folder: Path, config: Any, template: ChatTemplate | None) -> frozenset[int]:
+    """Every id that ends an answer: chat models often name more of them than their config does."""
+    named = [config.get_text_config().eos_token_id]
+    try:
+        named.append(json.loads((folder / "generation_config.json").read_bytes())["eos_token_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # the file is optional
+    if template is not None:
+        named.append(template.eos_id)
+    flat = [i for value in named for i in (value if isinstance(value, list) else [value])]
+    return frozenset(i for i in flat if isinstance(i, int))

@@ -1,0 +1,91 @@
+"""A model that is loaded and ready: the module, its tokenizer and the facts about it.
+
+A value only: it knows neither where the weights came from nor how tokens are generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
+
+from glm_backend.errors import ModelUnsupported
+
+if TYPE_CHECKING:
+    import torch
+
+Quantization = Literal["none", "int8", "int4"]
+
+
+class Message(TypedDict):
+    """One message of a conversation; role is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+class Detokenizer(Protocol):
+    """Turns one stream of token ids into text as they arrive."""
+
+    def push(self, token_id: int) -> str:
+        """The characters that this token finished; empty while a character is incomplete."""
+        ...
+
+    def finish(self) -> str:
+        """What is still held back; incomplete bytes come out as U+FFFD."""
+        ...
+
+
+class TextTokenizer(Protocol):
+    """Text to token ids and back. No special id is added, and none is parsed out of text."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def detokenizer(self) -> Detokenizer: ...
+
+
+class PromptFormat(Protocol):
+    """How a family of models writes a conversation as token ids."""
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]: ...
+
+
+@dataclass(eq=False)
+class LoadedModel:
+    """A module in eval mode with everything that is needed to talk to it.
+
+    context_length: tokens of prompt and answer together. eos_ids: any of them ends an answer.
+    vocab_size: width of the logits. memory_bytes: bytes of the weights as held, counted.
+    tokenizer and prompt_format are None where the folder has no tokenizer.
+    """
+
+    id: str
+    name: str
+    family: str
+    module: torch.nn.Module
+    tokenizer: TextTokenizer | None
+    prompt_format: PromptFormat | None
+    context_length: int
+    eos_ids: frozenset[int]
+    vocab_size: int
+    quantization: Quantization
+    dtype: torch.dtype
+    device: torch.device
+    memory_bytes: int
+    english_first: bool
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The whole conversation as ids, up to where the answer begins.
+
+        Raises ModelUnsupported when the folder has no tokenizer or no chat template, or when the
+        template refuses the conversation.
+        """
+        if self.prompt_format is None:
+            raise ModelUnsupported(
+                model=self.name,
+                reason="its folder has no tokenizer.json, so text cannot be turned into tokens",
+                remedy="Add the model's tokenizer.json to the folder and load it again.",
+            )
+        return self.prompt_format.prompt_ids(messages)
