@@ -106,11 +106,14 @@ class LocalEngine(Generic[CacheT]):
         return EngineStats(len(scheduler.running), len(scheduler.waiting), scheduler.max_running)
 
     def close(self) -> None:
-        """Ends every request as cancelled, then the thread; gives the KV memory back."""
+        """Ends every request as cancelled, then the thread; lets go of the model."""
         with self._wake:
+            if self._closed:
+                return
             self._closed = True
             self._wake.notify()
         self._thread.join()
+        del self._runner
 
     def _refuse_bad_prompt(self, prompt_ids: Ids[int]) -> None:
         tokens = len(prompt_ids)

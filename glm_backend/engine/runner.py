@@ -55,6 +55,10 @@ class Runner(Protocol[CacheT]):
         """
         ...
 
+    def score(self, token_ids: Sequence[int]) -> Tensor:
+        """Logits after every token of one sequence: [tokens, vocab], float32, on CPU."""
+        ...
+
 
 class RaggedRunner:
     """Runs any transformers causal language model that takes a custom attention function."""
@@ -68,11 +72,18 @@ class RaggedRunner:
         return KVCache(capacity)
 
     def forward(self, batch: Sequence[Stretch[KVCache]]) -> Tensor:
+        last = torch.tensor([len(stretch.token_ids) for stretch in batch]).cumsum(0) - 1
+        return self._run(batch, last.to(self._device))
+
+    def score(self, token_ids: Sequence[int]) -> Tensor:
+        return self._run([Stretch(token_ids, self.new_cache(len(token_ids)))], 0)
+
+    def _run(self, batch: Sequence[Stretch[KVCache]], keep: Tensor | int) -> Tensor:
+        """The pass itself; `keep` chooses the places whose logits are wanted, 0 means all."""
         ids = [token for stretch in batch for token in stretch.token_ids]
         positions = [
             stretch.cache.length + i for stretch in batch for i in range(len(stretch.token_ids))
         ]
-        last = torch.tensor([len(s.token_ids) for s in batch]).cumsum(0) - 1
         for stretch in batch:
             stretch.mask = _causal_mask(stretch, self._device)
         with torch.inference_mode():
@@ -80,7 +91,7 @@ class RaggedRunner:
                 input_ids=torch.tensor([ids], device=self._device),
                 position_ids=torch.tensor([positions], device=self._device),
                 use_cache=False,
-                logits_to_keep=last.to(self._device),
+                logits_to_keep=keep,
                 ragged=batch,
             )
             logits: Tensor = output.logits[0].float().cpu()
@@ -116,6 +127,14 @@ class SoloRunner:
 
     def forward(self, batch: Sequence[Stretch[SoloCache]]) -> Tensor:
         return torch.stack([self._one(stretch) for stretch in batch])
+
+    def score(self, token_ids: Sequence[int]) -> Tensor:
+        with torch.inference_mode():
+            output = self._module(
+                input_ids=torch.tensor([list(token_ids)], device=self._device), use_cache=False
+            )
+        logits: Tensor = output.logits[0].float().cpu()
+        return logits
 
     def _one(self, stretch: Stretch[SoloCache]) -> Tensor:
         with torch.inference_mode():

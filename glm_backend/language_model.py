@@ -1,0 +1,113 @@
+"""A loaded model joined with an engine: what answers a chat, and what a Python script holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from glm_backend.completion import TokenCompletion
+from glm_backend.engine.local import EngineStats, LocalEngine
+from glm_backend.engine.request import Failed, SamplingParams, Token
+from glm_backend.engine.runner import RaggedRunner, runner_for
+from glm_backend.errors import ModelUnsupported
+from glm_backend.models.model import LoadedModel, Message, TextTokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LanguageModel:
+    """A model ready to answer. Close it to end its thread and give its memory back.
+
+    family, name, context_length (tokens), tokenizer (None where the folder has none): facts of
+    the model; `prompt_ids`, `logits` and `generate_ids` work on token ids.
+    """
+
+    def __init__(self, model: LoadedModel, *, max_concurrent: int = 8) -> None:
+        self._model = model
+        # Which of the two runners it is makes no difference from here on.
+        self._runner = cast(RaggedRunner, runner_for(cast(PreTrainedModel, model.module)))
+        self._engine = LocalEngine(
+            self._runner,
+            name=model.name,
+            context_length=model.context_length,
+            vocab_size=model.vocab_size,
+            stop_ids=model.eos_ids,
+            max_concurrent=max_concurrent,
+        )
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def family(self) -> str:
+        return self._model.family
+
+    @property
+    def quantization(self) -> str:
+        return self._model.quantization
+
+    @property
+    def context_length(self) -> int:
+        return self._model.context_length
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        return self._model.tokenizer
+
+    def stats(self) -> EngineStats:
+        """How many answers are being written and how many requests wait."""
+        return self._engine.stats()
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The conversation as the model's own prompt, up to where the answer begins."""
+        return self._model.prompt_ids(messages)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return len(self.prompt_ids(messages))
+
+    def complete(self, messages: Sequence[Message], params: SamplingParams) -> TokenCompletion:
+        """Starts an answer; see `Completer`."""
+        if self.tokenizer is None:
+            raise ModelUnsupported(
+                model=self.name,
+                reason="its folder has no tokenizer, so it cannot take part in a chat",
+                remedy="Add the tokenizer's files to the folder and load it again.",
+            )
+        generation = self._engine.submit(self.prompt_ids(messages), params)
+        return TokenCompletion(generation, self.tokenizer.detokenizer())
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Next-token scores after every token of `ids`: [tokens, vocab], float32."""
+        return self._runner.score(ids)
+
+    def generate_ids(
+        self,
+        ids: Sequence[int],
+        max_new_tokens: int = 24,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        ignore_eos: bool = False,
+    ) -> list[int]:
+        """The ids that follow `ids`, through the engine. Raises what ended it, if it failed."""
+        params = SamplingParams(
+            temperature=temperature, top_p=1.0, max_new_tokens=max_new_tokens, seed=seed
+        )
+        answer = []
+        for event in self._engine.submit(ids, params, ignore_eos=ignore_eos).events():
+            if isinstance(event, Token):
+                answer.append(event.token_id)
+            elif isinstance(event, Failed):
+                raise event.error
+        return answer
+
+    def close(self) -> None:
+        """Ends every answer under way as cancelled and lets go of the weights."""
+        self._engine.close()
+        # Somebody may still hold this object for its name; the weights must go now.
+        self._model.module = nn.Module()
+        del self._runner

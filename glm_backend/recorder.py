@@ -1,0 +1,143 @@
+"""Writes growing answers down: all of them in one transaction, at most every 200 ms.
+
+What cannot be written (a full disk, a locked file) stays in memory and is tried again, so an
+answer that is being made is never lost to a database that is away for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+import psutil
+
+from glm_backend.errors import GLMError, InternalError
+from glm_backend.live_answer import LiveAnswer
+from glm_backend.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 0.2
+#: A running answer is written at least this often even when nothing was added to it.
+HEARTBEAT_S = 10.0
+#: An answer not heard of for this long is dead, wherever its process ran.
+STALE_S = 90.0
+_RETRY_S = 1.0
+
+
+class Recorder:
+    """The one thread that writes answers to the store, and the sweep for dead ones."""
+
+    def __init__(self, store: Store, on_saved: Callable[[LiveAnswer], None]) -> None:
+        self._store = store
+        self._on_saved = on_saved
+        self._answers: list[LiveAnswer] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._last_heartbeat_s = 0.0
+        self.owner = _own_name()
+        self._thread = threading.Thread(target=self._loop, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        """Marks what a dead process left behind as interrupted, then begins to write."""
+        try:
+            self.sweep()
+        except GLMError as error:  # a read-only database can still be read
+            logger.warning("interrupted answers could not be marked: %s", error)
+        self._thread.start()
+
+    def watch(self, answer: LiveAnswer) -> None:
+        """From now on this answer is written as it grows, until its end is saved."""
+        with self._lock:
+            self._answers.append(answer)
+        self._wake.set()
+
+    def flush_soon(self) -> None:
+        """An answer has ended: do not wait for the next beat."""
+        self._wake.set()
+
+    def sweep(self) -> int:
+        """Marks answers whose process is dead, or silent for too long; returns how many."""
+        stale = self._store.now() - timedelta(seconds=STALE_S)
+        return self._store.mark_interrupted(_is_alive, stale)
+
+    def close(self) -> None:
+        """Writes what is left and ends the thread."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while True:
+            self._wake.wait(FLUSH_S if self._answers else HEARTBEAT_S)
+            self._wake.clear()
+            closing = self._closing
+            pause = self._beat()
+            if closing:
+                return
+            if pause:
+                time.sleep(pause)
+
+    def _beat(self) -> float:
+        """One flush, and the heartbeat when it is due; returns how long to pause after it."""
+        now = time.monotonic()
+        due = now - self._last_heartbeat_s >= HEARTBEAT_S
+        try:
+            self.flush(heartbeat=due)
+            if due:
+                self._last_heartbeat_s = now
+                self.sweep()
+        except GLMError:
+            return _RETRY_S
+        except Exception:  # whatever it is, the next beat must come
+            logger.exception("answers could not be written")
+            return _RETRY_S
+        return 0.0
+
+    def flush(self, *, heartbeat: bool = False) -> None:
+        """Writes every answer that changed; with `heartbeat` the unchanged ones too."""
+        with self._lock:
+            answers = list(self._answers)
+        changed = [answer for answer in answers if heartbeat or answer.dirty]
+        snapshots = [answer.snapshot() for answer in changed]
+        try:
+            self._store.write_answers([update for _, update in snapshots])
+        except Exception as error:
+            reason = error if isinstance(error, GLMError) else InternalError(message=repr(error))
+            logger.warning("answers stay in memory for now: %s", reason)
+            for answer in changed:
+                answer.save_error = reason
+            raise
+        for answer, (version, _) in zip(changed, snapshots, strict=True):
+            answer.confirm(version)
+            if answer.saved:
+                self._let_go(answer)
+
+    def _let_go(self, answer: LiveAnswer) -> None:
+        with self._lock:
+            self._answers.remove(answer)
+        self._on_saved(answer)
+
+
+def _own_name() -> str:
+    """Names this process so that a later one can see that it has died."""
+    born = psutil.Process().create_time()
+    return f"{socket.gethostname()}/{os.getpid()}/{born:.2f}/{uuid.uuid4().hex[:8]}"
+
+
+def _is_alive(owner: str) -> bool:
+    """False only when it is certain: a process of this host that is gone or another by now."""
+    host, pid, born, _ = owner.split("/")
+    if host != socket.gethostname():
+        return True
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" == born
+    except psutil.NoSuchProcess:
+        return False
