@@ -1,0 +1,92 @@
+"""Puts the rooms together: one store, one model manager, one chat service for a process.
+
+Every way in (the dashboard, the command line, the tests) opens the same `Services`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from glm_backend.chat import ChatService
+from glm_backend.completion import Completer
+from glm_backend.models.manager import ModelManager, ModelRequest
+from glm_backend.remote_model import RemoteModel
+from glm_backend.settings import Settings
+from glm_backend.store.store import Store
+
+if TYPE_CHECKING:
+    from glm_backend.language_model import LanguageModel
+    from glm_backend.models.model import LoadedModel
+
+#: Who everybody is until there is sign-in.
+LOCAL_USER = "local"
+
+
+class Services:
+    """What a process has one of. `user_id` is the one user there is until there is sign-in."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens the database; raises SettingsError or StoreError. Loads no model yet."""
+        settings.make_data_dir()
+        self.settings = settings
+        self.store = Store.open(settings.resolved_database_url)
+        self.models: ModelManager[LanguageModel] = ModelManager(
+            self._open_runtime, model_dir=settings.resolved_model_dir
+        )
+        self.chat = ChatService(self.store, self.model)
+        self.user_id = self.store.ensure_user(LOCAL_USER)
+        self._remote: RemoteModel | None = None
+        self._connecting = threading.Lock()
+
+    @property
+    def default_request(self) -> ModelRequest:
+        """The model that the operator's settings name."""
+        settings = self.settings
+        return ModelRequest(
+            model=settings.model,
+            quantization=settings.quantization,
+            device=settings.device,
+            dtype=settings.dtype,
+            max_context=settings.max_context,
+        )
+
+    @property
+    def is_remote(self) -> bool:
+        """True when another server writes the answers (GLM_UPSTREAM_URL)."""
+        return bool(self.settings.upstream_url)
+
+    def model(self) -> Completer:
+        """The model that answers now; raises ModelNotReady, or UpstreamError for another server."""
+        return self._upstream() if self.is_remote else self.models.current()
+
+    def load_default_model(self) -> None:
+        """Begins to load the operator's model, unless another server answers."""
+        if not self.is_remote:
+            self.models.load(self.default_request)
+
+    def close(self) -> None:
+        """Ends answers as stopped and saves them, lets the model go, closes the database."""
+        self.chat.close()
+        self.models.close()
+        if self._remote is not None:
+            self._remote.close()
+        self.store.close()
+
+    def _open_runtime(self, model: LoadedModel) -> LanguageModel:
+        # Late: torch and transformers take seconds to import, and pages can be shown without them.
+        from glm_backend.language_model import LanguageModel
+
+        return LanguageModel(model, max_concurrent=self.settings.max_concurrent)
+
+    def _upstream(self) -> RemoteModel:
+        with self._connecting:
+            if self._remote is None:
+                settings = self.settings
+                self._remote = RemoteModel.connect(
+                    settings.upstream_url,
+                    settings.upstream_api_key,
+                    model=settings.model,
+                    max_context=settings.max_context,
+                )
+            return self._remote
