@@ -14,7 +14,7 @@ Language = Literal["en", "zh"]
 
 #: Bytes of one weight. INT8: a value and a scale a row. INT4 in groups of 32: half a byte, and two
 #: bf16 numbers a group.
-_BYTES_PER_WEIGHT = {"int8": 1.01, "int4": 0.625}
+BYTES_PER_WEIGHT = {"int8": 1.01, "int4": 0.625}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class CatalogEntry:
         if quantization == "none":
             return self.parameters * bytes_per_value
         linear = self.parameters - (0 if self.tied_embedding else self.embedding_parameters)
-        packed = linear * _BYTES_PER_WEIGHT[quantization]
+        packed = linear * BYTES_PER_WEIGHT[quantization]
         return int(packed + self.embedding_parameters * bytes_per_value)
 
 

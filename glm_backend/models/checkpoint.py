@@ -8,6 +8,7 @@ are opened with weights_only (CVE-2025-32434). Knows nothing of modules or preci
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ _WEIGHTS = (
 )
 #: Keys that name code, or choose it. Keys that begin with "_" are transformers' own and go too.
 _HOSTILE_KEYS = {"auto_map", "attn_implementation", "experts_implementation", "custom_pipelines"}
+#: Bytes of one value by the names of the safetensors format.
+_ITEM_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F64", "I64", "U64"), 8),
+}
 #: After so many bytes a safetensors file is mapped anew, which gives its pages back.
 _BYTES_PER_MAPPING = 256 * 2**20
 
@@ -171,7 +179,6 @@ def _headers(file: Path) -> dict[str, TensorInfo]:
 
 def _safetensors_headers(file: Path) -> dict[str, TensorInfo]:
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import _TYPES as dtypes  # noqa: N811
 
     infos = {}
     try:
@@ -179,9 +186,7 @@ def _safetensors_headers(file: Path) -> dict[str, TensorInfo]:
             for name in opened.keys():  # noqa: SIM118 - a handle, not a mapping
                 view = opened.get_slice(name)
                 shape = tuple(view.get_shape())
-                size_bytes = dtypes[view.get_dtype()].itemsize
-                for length in shape:
-                    size_bytes *= length
+                size_bytes = math.prod(shape) * _ITEM_BYTES[view.get_dtype()]
                 infos[name] = TensorInfo(file, shape, size_bytes)
     except (SafetensorError, OSError, KeyError) as error:
         raise CheckpointDamaged(file=str(file), reason=_truncation_or(error)) from error

@@ -5,14 +5,16 @@ One straight line of work in the caller's thread; `manager.py` runs it in the ba
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from glm_backend.errors import ModelMissing, ModelUnsupported
-from glm_backend.models.catalog import CATALOG, STARTER, CatalogEntry
+from glm_backend.models.catalog import CATALOG, STARTER
 from glm_backend.models.checkpoint import Checkpoint
+from glm_backend.models.hub import download
 from glm_backend.models.model import LoadedModel, Quantization
 from glm_backend.models.prompts import ChatTemplate
 from glm_backend.models.starter import ensure_starter
@@ -43,19 +45,22 @@ def load(
     max_context: int = 0,
     model_dir: Path,
     on_progress: Progress = _unheard,
+    hub_endpoint: str | None = None,
 ) -> LoadedModel:
     """Loads a catalogue id or the path of a model folder.
 
     max_context: tokens, 0 takes the model's own limit. model_dir: where downloads and conversions
-    are kept. Raises ModelError (ModelMissing, StarterMissing, ModelUnsupported, CheckpointDamaged,
-    DownloadFailed) and what `on_progress` raises.
+    are kept. hub_endpoint: a mirror of the hub. Raises ModelError (ModelMissing, StarterMissing,
+    ModelUnsupported, CheckpointDamaged, DownloadFailed) and what `on_progress` raises.
     """
     from glm_backend.models.assembly import Placement, assemble
     from glm_backend.models.quantization import weight_bytes
 
     entry = CATALOG.get(source)
-    folder = fetch(source, model_dir=model_dir, on_progress=on_progress)
-    checkpoint = Checkpoint.open(folder, model=source)
+    checkpoint = prepare(
+        source, model_dir=model_dir, on_progress=on_progress, hub_endpoint=hub_endpoint
+    )
+    folder = checkpoint.folder
     name = entry.title if entry else folder.name
     target = resolve_device(device, model=name)
     placement = Placement(quantization, resolve_dtype(dtype, target), target)
@@ -90,41 +95,58 @@ def load(
     return loaded
 
 
-def fetch(source: str, *, model_dir: Path, on_progress: Progress = _unheard) -> Path:
-    """The folder that holds `source`, converted first when that is needed."""
+def prepare(
+    source: str,
+    *,
+    model_dir: Path,
+    on_progress: Progress = _unheard,
+    hub_endpoint: str | None = None,
+) -> Checkpoint:
+    """Brings `source` onto this machine (download, conversion) and checks it, weights unread.
+
+    Raises as `load` does: what passes here is whole and of a kind that can be loaded.
+    """
+    from glm_backend.models.assembly import chatglm_unsupported, check
+
     entry = CATALOG.get(source)
-    if entry is None:
-        return _folder(source)
-    if entry.family.startswith("chatglm"):
-        raise _not_yet(entry)
-    if entry is STARTER:
-        return ensure_starter(model_dir, on_progress)
-    return _folder(str(model_dir / entry.id))
+    if entry is not None and entry.family.startswith("chatglm"):
+        raise chatglm_unsupported(entry.title)
+    folder = local_folder(source, model_dir=model_dir)
+    if folder is None:
+        folder = model_dir / source
+        if entry is None:
+            raise _nothing_at(source)
+        if entry is STARTER:
+            ensure_starter(model_dir, on_progress)
+        else:
+            download(
+                entry.repo,
+                folder,
+                model=entry.title,
+                on_progress=on_progress,
+                endpoint=hub_endpoint,
+            )
+    checkpoint = Checkpoint.open(folder, model=source)
+    check(checkpoint, model=entry.title if entry else source)
+    return checkpoint
 
 
-def _not_yet(entry: CatalogEntry) -> ModelUnsupported:
-    return ModelUnsupported(
-        model=entry.title,
-        reason="ChatGLM checkpoints cannot be read yet",
-        remedy="Choose another model until the ChatGLM mapping is there.",
-    )
-
-
-def _folder(source: str) -> Path:
-    folder = Path(source).expanduser()
+def local_folder(source: str, *, model_dir: Path) -> Path | None:
+    """The folder of `source` where it is on this machine already, else None."""
+    folder = model_dir / source if source in CATALOG else Path(source).expanduser()
     try:
-        found = folder.is_dir()
-    except (OSError, ValueError):  # a name no file can have
-        found = False
-    if not found:
-        listed = ", ".join(CATALOG)
-        remedy = f"Name a folder on this machine, or one of: {listed}."
-        raise ModelMissing(model=source, where=str(folder), remedy=remedy)
-    return folder
+        return folder if folder.is_dir() else None
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+
+
+def _nothing_at(source: str) -> ModelMissing:
+    remedy = f"Name a folder on this machine, or one of: {', '.join(CATALOG)}."
+    return ModelMissing(model=source, where=source, remedy=remedy)
 
 
 def resolve_device(device: str, *, model: str) -> torch.device:
-    """"auto" is the first CUDA device, else the CPU; raises ModelUnsupported for one not there."""
+    """ "auto" is the first CUDA device, else the CPU; raises ModelUnsupported for one not there."""
     import torch
 
     if device == "auto":
@@ -140,7 +162,7 @@ def resolve_device(device: str, *, model: str) -> torch.device:
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """"auto": float32 on CPUs (bf16 is slower there), on CUDA bfloat16 where it has it."""
+    """ "auto": float32 on CPUs (bf16 is slower there), on CUDA bfloat16 where it has it."""
     import torch
 
     if dtype != "auto":
@@ -162,10 +184,8 @@ def _context_length(config: Any) -> int:
 def _eos_ids(folder: Path, config: Any, template: ChatTemplate | None) -> frozenset[int]:
     """Every id that ends an answer: chat models often name more of them than their config does."""
     named = [config.get_text_config().eos_token_id]
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the file is optional
         named.append(json.loads((folder / "generation_config.json").read_bytes())["eos_token_id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # the file is optional
     if template is not None:
         named.append(template.eos_id)
     flat = [i for value in named for i in (value if isinstance(value, list) else [value])]

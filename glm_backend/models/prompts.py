@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import jinja2
 
@@ -64,7 +64,7 @@ class ChatTemplate:
         ]
         try:
             with self._one_at_a_time:
-                ids: list[int] = self._tokenizer.apply_chat_template(
+                ids = self._tokenizer.apply_chat_template(
                     conversation,
                     add_generation_prompt=True,
                     sanitize_control_tokens=True,
@@ -76,4 +76,4 @@ class ChatTemplate:
                 reason=f"its chat template refuses this conversation: {error}",
                 remedy="Leave the system prompt empty, or choose another model.",
             ) from error
-        return ids
+        return cast("list[int]", ids)

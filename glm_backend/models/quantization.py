@@ -12,7 +12,7 @@ import functools
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glm_backend.models.model import Quantization
@@ -108,6 +108,7 @@ class OneDnnInt8Linear(nn.Module):
     """
 
     packed: Tensor
+    bias: nn.Parameter | None
 
     def __init__(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -133,6 +134,7 @@ class PortableInt8Linear(nn.Module):
 
     q: Tensor
     scale: Tensor
+    bias: nn.Parameter | None
 
     def __init__(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -151,6 +153,7 @@ class PackedInt4Linear(nn.Module):
 
     packed: Tensor
     scale_zero: Tensor
+    bias: nn.Parameter | None
 
     def __init__(self, q: Tensor, scale_zero: Tensor, bias: Tensor | None, columns: int) -> None:
         super().__init__()
@@ -175,6 +178,7 @@ class PortableInt4Linear(nn.Module):
 
     packed: Tensor
     scale_zero: Tensor
+    bias: nn.Parameter | None
 
     def __init__(self, q: Tensor, scale_zero: Tensor, bias: Tensor | None, columns: int) -> None:
         super().__init__()

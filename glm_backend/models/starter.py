@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from filelock import FileLock, Timeout
 
@@ -93,7 +93,7 @@ def _convert(gguf: Path, target: Path, on_progress: Progress) -> None:
     )
     on_progress("converting", 0.9)
     # As read from GGUF the model calls itself quantised, and save_pretrained() then fails.
-    model.hf_quantizer = None
+    del model.hf_quantizer
     del model.config.quantization_config
     tokenizer.save_pretrained(target)
     model.save_pretrained(target)
@@ -108,8 +108,9 @@ def _tokenizer(gguf: Path) -> PreTrainedTokenizerFast:
     from tokenizers import pre_tokenizers
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, local_files_only=True
+    tokenizer = cast(
+        "PreTrainedTokenizerFast",
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True),
     )
     byte_level = tokenizer.backend_tokenizer.pre_tokenizer
     shown = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"]
