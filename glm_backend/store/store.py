@@ -1,4 +1,4 @@
-"""The store: users, conversations, messages, preferences and search over one database."""
+"""Every part of the store over one database."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from glm_backend.store.messages import Messages
 from glm_backend.store.migrate import migrate
 from glm_backend.store.preferences import Preferences
 from glm_backend.store.search import Search
+from glm_backend.store.stream import Stream
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Store(Conversations, Messages, Answers, Search, Preferences):
+class Store(Conversations, Messages, Answers, Search, Stream, Preferences):
     """Every part of the store over one database. Any number of threads may call it at once.
 
     Any call may raise StoreError or one of its kinds; what was asked has then not happened.
