@@ -76,7 +76,10 @@ def test_a_thousand_messages_come_back_in_order(store: Store, user_id: str) -> N
     conversation = store.create_conversation(user_id)
     answer = None
     for n in range(500):
-        _, answer = ask(store, user_id, conversation.id, f"question {n}", f"{n}", after=answer)
+        parent_id = answer.id if answer else None
+        _, answer = store.begin_turn(
+            user_id, conversation.id, parent_id, f"question {n}", ANSWER, "me"
+        )
     path = store.path(user_id, conversation.id)
     assert [m.content for m in path[::2]] == [f"question {n}" for n in range(500)]
     assert [m.seq for m in path] == list(range(1, 1001))
