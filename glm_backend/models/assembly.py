@@ -213,7 +213,7 @@ def _place(module: PreTrainedModel, name: str, tensor: torch.Tensor, placement: 
     if placement.quantization != "none" and leaf == "weight" and is_quantizable(owner):
         _quantize(module, path, tensor, placement)
         return
-    held = tensor.to(device=placement.device, dtype=placement.dtype, copy=True)
+    held = tensor.to(device=placement.device, dtype=placement.dtype)
     if leaf in owner._parameters:
         owner._parameters[leaf] = torch.nn.Parameter(held, requires_grad=False)
     else:

@@ -1,21 +1,21 @@
 """A model folder on disk, read with suspicion: config.json and the weight files.
 
 Nothing in the folder is ever executed. config.json is parsed and cleaned here before transformers
-sees it (CVE-2026-4372: a hostile config runs code even with trust_remote_code=False), and pickles
-are opened with weights_only (CVE-2025-32434). Knows nothing of modules or precision.
+sees it (CVE-2026-4372: a hostile config runs code even with trust_remote_code=False), and an index
+cannot name files elsewhere. Knows nothing of modules or precision.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glm_backend.errors import CheckpointDamaged, ModelMissing
+from glm_backend.models import weight_files
+from glm_backend.models.weight_files import TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -29,24 +29,6 @@ _WEIGHTS = (
 )
 #: Keys that name code, or choose it. Keys that begin with "_" are transformers' own and go too.
 _HOSTILE_KEYS = {"auto_map", "attn_implementation", "experts_implementation", "custom_pipelines"}
-#: Bytes of one value by the names of the safetensors format.
-_ITEM_BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
-    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
-    **dict.fromkeys(("F32", "I32", "U32"), 4),
-    **dict.fromkeys(("F64", "I64", "U64"), 8),
-}
-#: After so many bytes a safetensors file is mapped anew, which gives its pages back.
-_BYTES_PER_MAPPING = 256 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Where one tensor is and what it must look like."""
-
-    file: Path
-    shape: tuple[int, ...]
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +48,7 @@ class Checkpoint:
         config = read_config(folder, model=model)
         tensors: dict[str, TensorInfo] = {}
         for file in _weight_files(folder, model):
-            tensors.update(_headers(file))
+            tensors.update(weight_files.headers(file))
         _check_index(folder, tensors)
         return cls(folder, config, tensors)
 
@@ -76,14 +58,14 @@ class Checkpoint:
         return sum(info.size_bytes for info in self.tensors.values())
 
     def stream(self, on_bytes: Callable[[int], None]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every (name, tensor) once, file by file; a tensor is valid until the next one is asked.
+        """Every (name, tensor) once, on the CPU, file by file.
 
         `on_bytes` is told how many bytes are done and may raise to stop.
         """
         done = 0
         for file in sorted({info.file for info in self.tensors.values()}):
-            names = [name for name, info in self.tensors.items() if info.file == file]
-            for name, tensor in _tensors(file, names, self.tensors):
+            infos = [(name, info) for name, info in self.tensors.items() if info.file == file]
+            for name, tensor in weight_files.tensors(file, infos):
                 yield name, tensor
                 done += self.tensors[name].size_bytes
                 on_bytes(done)
@@ -165,83 +147,3 @@ def _check_index(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
             return
         if (folder / single_name).is_file():
             return
-
-
-def _headers(file: Path) -> dict[str, TensorInfo]:
-    """Names and shapes in one weight file, without reading the weights."""
-    if file.suffix == ".safetensors":
-        return _safetensors_headers(file)
-    return {
-        name: TensorInfo(file, tuple(tensor.shape), tensor.nbytes)
-        for name, tensor in _unpickled(file, device="meta").items()
-    }
-
-
-def _safetensors_headers(file: Path) -> dict[str, TensorInfo]:
-    from safetensors import SafetensorError, safe_open
-
-    infos = {}
-    try:
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - a handle, not a mapping
-                view = opened.get_slice(name)
-                shape = tuple(view.get_shape())
-                size_bytes = math.prod(shape) * _ITEM_BYTES[view.get_dtype()]
-                infos[name] = TensorInfo(file, shape, size_bytes)
-    except (SafetensorError, OSError, KeyError) as error:
-        raise CheckpointDamaged(file=str(file), reason=_truncation_or(error)) from error
-    return infos
-
-
-def _truncation_or(error: Exception) -> str:
-    text = str(error)
-    cut = "IncompleteBuffer" in text or "too small" in text.lower() or "EOF" in text
-    return f"it is cut short ({text})" if cut else f"it cannot be read ({text})"
-
-
-def _unpickled(file: Path, *, device: str) -> dict[str, torch.Tensor]:
-    """A .bin file as tensors on `device`; classes other than tensors are refused by torch."""
-    import torch
-
-    try:
-        state = torch.load(file, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise CheckpointDamaged(
-            file=str(file), reason=f"it cannot be read safely ({first_line})"
-        ) from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
-        raise CheckpointDamaged(file=str(file), reason="it holds something other than tensors")
-    return state
-
-
-def _tensors(
-    file: Path, names: list[str], infos: Mapping[str, TensorInfo]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    if file.suffix != ".safetensors":
-        state = _unpickled(file, device="cpu")
-        for name in names:
-            yield name, state.pop(name)
-        return
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        for group in _groups(names, infos):
-            with safe_open(file, framework="pt") as opened:
-                for name in group:
-                    yield name, opened.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointDamaged(file=str(file), reason=_truncation_or(error)) from error
-
-
-def _groups(names: list[str], infos: Mapping[str, TensorInfo]) -> Iterator[list[str]]:
-    group: list[str] = []
-    size_bytes = 0
-    for name in names:
-        group.append(name)
-        size_bytes += infos[name].size_bytes
-        if size_bytes >= _BYTES_PER_MAPPING:
-            yield group
-            group, size_bytes = [], 0
-    if group:
-        yield group

@@ -207,7 +207,7 @@ def _finished(y: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
     """y as [..., out] in x's type, with the bias added."""
     if bias is not None:
         y = y + bias
-    return y.to(x.dtype).view(*x.shape[:-1], -1)
+    return y.to(x.dtype).view(*x.shape[:-1], y.shape[-1])
 
 
 @functools.cache

@@ -16,9 +16,6 @@ from glm_backend.errors import CheckpointDamaged
 TOKENIZER_FILE = "tokenizer.json"
 
 _REPLACEMENT = "\ufffd"
-#: Tokens held back while the text ends in U+FFFD. One character spans at most four byte tokens,
-#: so after more than that the bytes are wrong, not late.
-_MOST_PENDING = 16
 
 
 class FastTokenizer:
@@ -76,11 +73,9 @@ class WindowDetokenizer:
         """The text that this token finished, without U+FFFD for a character half there."""
         self._window.append(token_id)
         text = self._decode(self._window)
-        if not text.endswith(_REPLACEMENT):
-            return self._advance(text)
-        if len(self._window) - self._read <= _MOST_PENDING:
+        if text.endswith(_REPLACEMENT):  # half a character, or a real U+FFFD: the next one tells
             return ""
-        return self._advance_over_wrong_bytes(text)
+        return self._advance(text)
 
     def finish(self) -> str:
         """What was held back. The stream starts afresh after it."""
@@ -93,12 +88,4 @@ class WindowDetokenizer:
         self._window = self._window[self._read :]
         self._read = len(self._window)
         self._shown = len(self._decode(self._window))
-        return new
-
-    def _advance_over_wrong_bytes(self, text: str) -> str:
-        """All but the last character, which may be half there still; its bytes are kept."""
-        new = text[self._shown : -1]
-        self._window = self._window[-4:]
-        self._read = 0
-        self._shown = max(0, len(self._decode(self._window)) - 1)
         return new

@@ -1,0 +1,143 @@
+"""One file of weights: what is in it, and its tensors one after the other.
+
+.safetensors files are read plainly, without mapping them: a mapping counts as memory of this
+process, cannot be larger than the machine, and kills the process when the file is cut meanwhile.
+.bin files are pickles and go through torch's weights_only loader (CVE-2025-32434). Knows nothing
+of folders and configs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glm_backend.errors import CheckpointDamaged
+
+if TYPE_CHECKING:
+    import torch
+
+#: The format's own limit (https://github.com/huggingface/safetensors, "Format").
+_LONGEST_HEADER = 100_000_000
+#: Bytes of one value by the format's names.
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
+_ITEM_BYTES |= {"U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where one tensor is and what it looks like.
+
+    kind: the format's name of its type; offset_bytes: from the start of the file (both only in
+    .safetensors files).
+    """
+
+    file: Path
+    shape: tuple[int, ...]
+    size_bytes: int
+    kind: str = ""
+    offset_bytes: int = 0
+
+
+def headers(file: Path) -> dict[str, TensorInfo]:
+    """Names and shapes in `file`, weights unread; raises CheckpointDamaged naming the file."""
+    if file.suffix == ".safetensors":
+        return _safetensors_headers(file)
+    return {
+        name: TensorInfo(file, tuple(tensor.shape), tensor.nbytes)
+        for name, tensor in _unpickled(file, device="meta").items()
+    }
+
+
+def tensors(file: Path, infos: Iterable[tuple[str, TensorInfo]]) -> Iterator[tuple[str, Any]]:
+    """(name, torch.Tensor on the CPU) for each of `infos`, which are those of `file`."""
+    if file.suffix == ".safetensors":
+        yield from _safetensors(file, infos)
+        return
+    state = _unpickled(file, device="cpu")
+    for name, _ in infos:
+        yield name, state.pop(name).clone()  # a pickled tensor may hold on to a larger storage
+
+
+def _damaged(file: Path, reason: str) -> CheckpointDamaged:
+    return CheckpointDamaged(file=str(file), reason=reason)
+
+
+def _safetensors_headers(file: Path) -> dict[str, TensorInfo]:
+    """Layout: 8 bytes length of the header, the header as JSON, the values."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            size_bytes = file.stat().st_size
+            if size_bytes < 8 + length or length > _LONGEST_HEADER:
+                raise _damaged(file, "it is cut short, or no safetensors file")
+            header = json.loads(opened.read(length))
+        infos = {
+            name: _info(file, entry, 8 + length)
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(file, f"its header cannot be read ({error})") from error
+    end = max((info.offset_bytes + info.size_bytes for info in infos.values()), default=8 + length)
+    if end > size_bytes:
+        raise _damaged(file, f"it is cut short: {end} bytes should be there, {size_bytes} are")
+    return infos
+
+
+def _info(file: Path, entry: dict[str, Any], start: int) -> TensorInfo:
+    """One entry of the header; ValueError, KeyError or TypeError where it is none."""
+    kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    size_bytes = math.prod(shape) * _ITEM_BYTES[kind]
+    if begin < 0 or end - begin != size_bytes or any(length < 0 for length in shape):
+        raise ValueError(f"a tensor of {size_bytes} bytes lies at {begin} to {end}")
+    return TensorInfo(file, shape, size_bytes, kind, start + begin)
+
+
+def _safetensors(
+    file: Path, infos: Iterable[tuple[str, TensorInfo]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    import torch
+
+    kinds = {
+        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+        "U8": torch.uint8, "BOOL": torch.bool,
+        "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    }  # fmt: skip
+    try:
+        with file.open("rb", buffering=0) as opened:
+            for name, info in infos:
+                content = torch.empty(info.size_bytes, dtype=torch.uint8)
+                opened.seek(info.offset_bytes)
+                _read_into(opened, content.numpy().data)
+                yield name, content.view(kinds[info.kind]).view(info.shape)
+    except (OSError, EOFError) as error:
+        raise _damaged(file, f"it cannot be read to its end ({error})") from error
+
+
+def _read_into(opened: Any, buffer: memoryview) -> None:
+    """Fills `buffer`; one read of the system brings at most 2 GB."""
+    while buffer:
+        count = opened.readinto(buffer)
+        if not count:
+            raise EOFError("it is cut short")
+        buffer = buffer[count:]
+
+
+def _unpickled(file: Path, *, device: str) -> dict[str, torch.Tensor]:
+    """A .bin file as tensors on `device`; torch refuses classes other than tensors."""
+    import torch
+
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise _damaged(file, f"it cannot be read safely ({first_line})") from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
+        raise _damaged(file, "it holds something other than tensors")
+    return state

@@ -1,0 +1,151 @@
+"""A name or a folder becomes a model that answers exactly as transformers' own loading makes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GlmConfig,
+    GPT2Config,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2Config,
+)
+
+from glm_backend.errors import Cancelled, ModelUnsupported
+from glm_backend.models.catalog import CATALOG
+from glm_backend.models.loader import load
+from glm_backend.models.model import LoadedModel
+from tests.models import tiny
+
+SMALL = {
+    "vocab_size": tiny.VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "pad_token_id": 0,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0}
+ARCHITECTURES = {
+    "llama": tiny.llama(),
+    "llama tied": tiny.llama(tie_word_embeddings=True),
+    "llama yarn": tiny.llama(rope_parameters=YARN),
+    "qwen2 with biases": Qwen2Config(**SMALL),
+    "glm": GlmConfig(**SMALL),
+    "mistral": MistralConfig(**SMALL),
+    "gemma": GemmaConfig(**SMALL),
+    "gpt2": GPT2Config(vocab_size=tiny.VOCAB, n_embd=32, n_layer=2, n_head=2, n_positions=64),
+}
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    ids = torch.arange(1, 30)[None]
+    with torch.inference_mode():
+        out: torch.Tensor = model(ids).logits
+    return out
+
+
+@pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+def test_logits_are_bit_equal_to_those_of_transformers(
+    config: PretrainedConfig, tmp_path: Path
+) -> None:
+    tiny.make(tmp_path, config)
+    oracle = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ours = load(str(tmp_path), model_dir=tmp_path)
+    assert torch.equal(logits(ours.module), logits(oracle))
+    assert not ours.module.training
+    assert not any(p.requires_grad for p in ours.module.parameters())
+
+
+def test_the_starter_is_bit_equal_to_transformers(starter: LoadedModel, model_dir: Path) -> None:
+    oracle = AutoModelForCausalLM.from_pretrained(
+        model_dir / "smollm2-135m", dtype=torch.float32
+    ).eval()
+    assert torch.equal(logits(starter.module), logits(oracle))
+
+
+def test_the_facts_of_the_starter(starter: LoadedModel) -> None:
+    assert (starter.id, starter.family, starter.english_first) == ("smollm2-135m", "llama", True)
+    assert (starter.context_length, starter.vocab_size) == (8192, 49_152)
+    assert starter.eos_ids == {2}
+    assert starter.memory_bytes == pytest.approx(134_515_008 * 4, rel=0.001)
+
+
+def test_a_head_that_is_stored_alone_is_shared_with_the_embedding(tmp_path: Path) -> None:
+    tiny.make(tmp_path, tiny.llama(tie_word_embeddings=True))
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
+    save_file(weights, tmp_path / "model.safetensors")
+    module = load(str(tmp_path), model_dir=tmp_path).module
+    assert module.lm_head.weight is module.model.embed_tokens.weight
+
+
+def test_every_end_that_the_folder_names_ends_an_answer(tmp_path: Path) -> None:
+    tiny.make(tmp_path, tiny.llama(eos_token_id=[3, 5]))
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
+    assert load(str(tmp_path), model_dir=tmp_path).eos_ids == {0, 3, 5, 7, 9}
+
+
+def test_max_context_only_makes_it_shorter(tmp_path: Path) -> None:
+    tiny.make(tmp_path)
+    lengths = [
+        load(str(tmp_path), model_dir=tmp_path, max_context=limit).context_length
+        for limit in (0, 100, 10_000)
+    ]
+    assert lengths == [256, 100, 256]
+
+
+def test_bfloat16_is_taken_when_it_is_asked_for(tmp_path: Path) -> None:
+    tiny.make(tmp_path)
+    ours = load(str(tmp_path), model_dir=tmp_path, dtype="bfloat16")
+    oracle = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    assert ours.dtype is torch.bfloat16
+    assert torch.equal(logits(ours.module), logits(oracle))
+
+
+def test_a_folder_without_tokenizer_loads_and_says_so_when_asked(tmp_path: Path) -> None:
+    tiny.make(tmp_path)
+    for path in tmp_path.glob("*token*"):
+        path.unlink()
+    model = load(str(tmp_path), model_dir=tmp_path)
+    assert model.tokenizer is None
+    with pytest.raises(ModelUnsupported, match=r"tokenizer\.json"):
+        model.prompt_ids([{"role": "user", "content": "hi"}])
+
+
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+    tiny.make(tmp_path)
+    with pytest.raises(ModelUnsupported, match="cuda:99"):
+        load(str(tmp_path), model_dir=tmp_path, device="cuda:99")
+
+
+@pytest.mark.parametrize("model_id", [m for m in CATALOG if m.startswith("chatglm")])
+def test_chatglm_is_refused_before_anything_is_fetched(model_id: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnsupported, match="cannot be read yet"):
+        load(model_id, model_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_goes_forward_and_can_stop_the_work(tmp_path: Path) -> None:
+    tiny.make(tmp_path)
+    seen: list[tuple[str, float]] = []
+    load(str(tmp_path), model_dir=tmp_path, on_progress=lambda *step: seen.append(step))
+    reading = [done for stage, done in seen if stage == "reading"]
+    assert reading == sorted(reading)
+    assert (reading[0], reading[-1]) == (0.0, 1.0)
+    assert seen[-1] == ("starting", 1.0)
+
+    def stop(stage: str, done: float) -> None:
+        if done > 0.5:
+            raise Cancelled(what="the test")
+
+    with pytest.raises(Cancelled):
+        load(str(tmp_path), model_dir=tmp_path, on_progress=stop)
