@@ -1,0 +1,19 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from glm_backend.store import Store
+from tests.store.talk import Clock
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(f"sqlite:///{tmp_path / 'glm.sqlite3'}", now=Clock())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def user_id(store: Store) -> str:
+    return store.ensure_user("local")
