@@ -51,8 +51,9 @@ class CatalogEntry:
         """Estimate of the weights in memory; `bytes_per_value` is that of the full precision."""
         if quantization == "none":
             return self.parameters * bytes_per_value
-        linear = self.parameters - (0 if self.tied_embedding else self.embedding_parameters)
-        packed = linear * BYTES_PER_WEIGHT[quantization]
+        head = self.embedding_parameters  # of the same shape, and never below INT8
+        others = self.parameters - head - (0 if self.tied_embedding else head)
+        packed = others * BYTES_PER_WEIGHT[quantization] + head * BYTES_PER_WEIGHT["int8"]
         return int(packed + self.embedding_parameters * bytes_per_value)
 
 

@@ -13,6 +13,7 @@ import gc
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,10 +212,11 @@ class ModelManager(Generic[R]):
                 self._prepare(job)
                 self._let_go()
                 self._build(job)
+                return
             except Exception as error:  # the dashboard stays alive whatever a checkpoint does
-                self._end(job, self._as_ours(error, job))
-                del error
-                _give_memory_back()
+                failure = self._as_ours(error, job)
+            _give_memory_back()  # only here has the error's traceback let the weights go
+            self._end(job, failure)
 
     def _prepare(self, job: _Job) -> None:
         """Everything that can go wrong while the old model still answers."""
@@ -287,7 +289,8 @@ class ModelManager(Generic[R]):
         elif isinstance(error, MemoryError) or _is_out_of_memory(error):
             ours = self._memory_error(job.request)
         else:
-            _log.exception("loading %s failed", job.request.model)
+            # As text: a record with the traceback itself would hold the weights.
+            _log.error("loading %s failed\n%s", job.request.model, traceback.format_exc())
             ours = InternalError(message=f"{type(error).__name__}: {error}")
         ours.__cause__ = ours.__context__ = ours.__traceback__ = None
         return ours

@@ -77,15 +77,24 @@ def needed_by_checkpoint(
     checkpoint: Checkpoint, quantization: Quantization, *, bytes_per_value: int, max_context: int
 ) -> int:
     """The same, counted from the shapes in the weight files."""
-    weights = 0
+    weights = 0.0
     for name, info in checkpoint.tensors.items():
         values = math.prod(info.shape)
-        packed = quantization != "none" and len(info.shape) == 2 and "embed" not in name
-        weights += int(values * (BYTES_PER_WEIGHT[quantization] if packed else bytes_per_value))
+        if quantization == "none" or len(info.shape) != 2 or "embed" in name:
+            weights += values * bytes_per_value
+        else:
+            kind = "int8" if name.startswith("lm_head") else quantization
+            weights += values * BYTES_PER_WEIGHT[kind]
+        if (
+            quantization != "none"
+            and "embed" in name
+            and "lm_head.weight" not in checkpoint.tensors
+        ):
+            weights += values * BYTES_PER_WEIGHT["int8"]  # the head that was tied to it
     limit = _number(checkpoint.config, "max_position_embeddings") or max_context
     context = min(max_context or limit, limit)
     cache = _kv_values_per_token(checkpoint.config) * context * bytes_per_value
-    return weights + cache + _WORKING_BYTES
+    return int(weights) + cache + _WORKING_BYTES
 
 
 def _kv_values_per_token(config: Mapping[str, Any]) -> int:

@@ -59,6 +59,7 @@ def ensure_starter(model_dir: Path, on_progress: Progress) -> Path:
         if not target.is_dir():
             scratch = model_dir / f".{STARTER.id}.partial"
             shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
             _convert(gguf, scratch, on_progress)
             scratch.rename(target)
     on_progress("converting", 1.0)
