@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
+from urllib.parse import quote
 
 from glm_backend.errors import SettingsError
 
@@ -57,7 +58,10 @@ class Settings:
     @property
     def resolved_database_url(self) -> str:
         """The database to open: `database_url`, else a SQLite file in the data folder."""
-        return self.database_url or f"sqlite:///{(self.data_dir / 'glm.sqlite3').resolve()}"
+        if self.database_url:
+            return self.database_url
+        # Quoted: SQLAlchemy reads a path in a URL as one, with "?" and "%" as marks.
+        return f"sqlite:///{quote(str((self.data_dir / 'glm.sqlite3').resolve()))}"
 
     @property
     def resolved_model_dir(self) -> Path:

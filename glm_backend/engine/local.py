@@ -201,12 +201,13 @@ class LocalEngine(Generic[CacheT]):
         self, planned: list[tuple[Sequence[CacheT], Stretch[CacheT]]]
     ) -> list[Tensor | GLMError]:
         """A row of logits for each stretch; where the batch fails, each one by itself."""
-        try:
-            return list(self._runner.forward([stretch for _, stretch in planned]))
-        except Exception as error:
-            if len(planned) == 1:
-                logger.exception("forward pass failed")
-                return [InternalError(message=_short(error))]
+        if self._runner.batched or len(planned) == 1:
+            try:
+                return list(self._runner.forward([stretch for _, stretch in planned]))
+            except Exception as error:
+                if len(planned) == 1:
+                    logger.exception("forward pass failed")
+                    return [InternalError(message=_short(error))]
         return [self._forward([one])[0] for one in planned]
 
     def _adapt(

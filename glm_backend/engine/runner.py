@@ -10,6 +10,7 @@ the ragged batch reaches it as a keyword argument of the model's forward.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,15 +45,16 @@ class Stretch(Generic[CacheT]):
 class Runner(Protocol[CacheT]):
     """What the engine needs of a model."""
 
+    batched: bool
+    """Whether `forward` takes several stretches. One that does and raises leaves the caches as
+    they were, so that the pass can be taken again."""
+
     def new_cache(self, capacity: int) -> CacheT:
         """An empty cache for one sequence of at most `capacity` tokens."""
         ...
 
     def forward(self, batch: Sequence[Stretch[CacheT]]) -> Tensor:
-        """Logits after the last token of each stretch: [len(batch), vocab], float32, on CPU.
-
-        A pass that raises leaves the caches as they were, so that it can be taken again.
-        """
+        """Logits after the last token of each stretch: [len(batch), vocab], float32, on CPU."""
         ...
 
     def score(self, token_ids: Sequence[int]) -> Tensor:
@@ -62,6 +64,8 @@ class Runner(Protocol[CacheT]):
 
 class RaggedRunner:
     """Runs any transformers causal language model that takes a custom attention function."""
+
+    batched = True
 
     def __init__(self, module: PreTrainedModel) -> None:
         self._module = module
@@ -100,33 +104,32 @@ class RaggedRunner:
         return logits
 
 
-class SoloCache:
-    """transformers' own growing cache of one sequence, with the length that is known good."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        self.states = DynamicCache()
-
-    def restore(self) -> DynamicCache:
-        """The cache without what a failed pass may have left in it."""
-        surplus = self.states.get_seq_length() - self.length
-        if surplus > 0:
-            self.states.crop(-surplus)
-        return self.states
-
-
 class SoloRunner:
-    """Runs a model that cannot take our attention: one sequence after another, own cache each."""
+    """Runs a model that cannot take our attention: one sequence a pass, with its own cache."""
+
+    batched = False
 
     def __init__(self, module: PreTrainedModel) -> None:
         self._module = module
         self._device = next(module.parameters()).device
+        # Attention models name it past_key_values, state space models cache_params.
+        names = inspect.signature(module.forward).parameters
+        self._cache_name = "cache_params" if "cache_params" in names else "past_key_values"
 
-    def new_cache(self, capacity: int) -> SoloCache:
-        return SoloCache()
+    def new_cache(self, capacity: int) -> DynamicCache:
+        return DynamicCache(config=self._module.config)
 
-    def forward(self, batch: Sequence[Stretch[SoloCache]]) -> Tensor:
-        return torch.stack([self._one(stretch) for stretch in batch])
+    def forward(self, batch: Sequence[Stretch[DynamicCache]]) -> Tensor:
+        (stretch,) = batch
+        with torch.inference_mode():
+            output = self._module(
+                input_ids=torch.tensor([list(stretch.token_ids)], device=self._device),
+                use_cache=True,
+                logits_to_keep=1,
+                **{self._cache_name: stretch.cache},
+            )
+            logits: Tensor = output.logits[0, -1:].float().cpu()
+        return logits
 
     def score(self, token_ids: Sequence[int]) -> Tensor:
         with torch.inference_mode():
@@ -134,18 +137,6 @@ class SoloRunner:
                 input_ids=torch.tensor([list(token_ids)], device=self._device), use_cache=False
             )
         logits: Tensor = output.logits[0].float().cpu()
-        return logits
-
-    def _one(self, stretch: Stretch[SoloCache]) -> Tensor:
-        with torch.inference_mode():
-            output = self._module(
-                input_ids=torch.tensor([list(stretch.token_ids)], device=self._device),
-                past_key_values=stretch.cache.restore(),
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            logits: Tensor = output.logits[0, -1].float().cpu()
-        stretch.cache.length += len(stretch.token_ids)
         return logits
 
 

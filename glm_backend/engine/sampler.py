@@ -1,8 +1,14 @@
 """From logits to the next token, for one request.
 
-Each request has its own random numbers, drawn one a token, so its answer depends on its seed and
-not on who else is served. The order of the steps is that of transformers' generate():
-repetition penalty, temperature, top_k, top_p.
+The random numbers of a request depend on its seed, the place in the answer and the token id, and
+on nothing else: not on who else is served, nor on the order in which near-equal candidates are
+sorted. Logits of a request differ in the last bits with the company it keeps (matrix kernels sum
+in another order for other shapes); with one number a candidate (the Gumbel-max trick, Maddison et
+al. 2014) such a difference changes a token only when it is as large as the lead of the winner,
+where one draw along the cumulative distribution would move every later border.
+
+The order of the steps is that of transformers' generate(): repetition penalty, temperature,
+top_k, top_p.
 """
 
 from __future__ import annotations
@@ -25,9 +31,8 @@ class Sampler:
         self, params: SamplingParams, prompt_ids: tuple[int, ...], vocab_size: int
     ) -> None:
         self._params = params
-        self._random = torch.Generator().manual_seed(
-            secrets.randbelow(MAX_SEED) if params.seed is None else params.seed
-        )
+        self._seed = secrets.randbelow(MAX_SEED) if params.seed is None else params.seed
+        self._place = 0
         self._seen: Tensor | None = None
         if params.repetition_penalty != 1:
             self._seen = torch.zeros(vocab_size, dtype=torch.bool)
@@ -54,10 +59,9 @@ class Sampler:
 
     def _sampled(self, logits: Tensor) -> int:
         weights, ids = self._candidates(logits / self._params.temperature)
-        cumulative = weights.double().cumsum(0)
-        drawn = torch.rand(1, generator=self._random, dtype=torch.float64) * cumulative[-1]
-        place = int(torch.searchsorted(cumulative, drawn, right=True).clamp_(max=len(ids) - 1))
-        return int(ids[place])
+        self._place += 1
+        noise = _gumbel(self._seed, self._place, ids)
+        return int(ids[int((weights.double().log() + noise).argmax())])
 
     def _candidates(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and ids of the tokens that top_k and top_p leave, most likely first."""
@@ -83,3 +87,27 @@ def _nucleus(weights: Tensor, ids: Tensor, top_p: float) -> tuple[Tensor, Tensor
     before = weights.cumsum(0) - weights
     kept = max(1, int((before < top_p).sum()))
     return weights[:kept], ids[:kept]
+
+
+def _gumbel(seed: int, place: int, ids: Tensor) -> Tensor:
+    """Standard Gumbel numbers, one for each token id: float64, [len(ids)].
+
+    The finaliser of SplitMix64 (Steele et al. 2014) turns seed, place and id into 53 random bits.
+    """
+    key = _wrapped(seed * 0x9E3779B97F4A7C15 + place * 0xD1B54A32D192ED03)
+    bits = ids.long() * _wrapped(0xBF58476D1CE4E5B9) + key
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ _shifted(bits, shift)) * _wrapped(factor)
+    bits = bits ^ _shifted(bits, 31)
+    uniform = (_shifted(bits, 11).double() + 0.5) / 2**53
+    return -torch.log(-torch.log(uniform))
+
+
+def _shifted(bits: Tensor, count: int) -> Tensor:
+    """A logical shift to the right; torch's own keeps the sign."""
+    return (bits >> count) & ((1 << (64 - count)) - 1)
+
+
+def _wrapped(number: int) -> int:
+    """The signed 64-bit integer with the same low bits."""
+    return (number + 2**63) % 2**64 - 2**63
