@@ -337,7 +337,7 @@ def _answered_turns(path: Sequence[Message]) -> list[PromptMessage]:
     with it: most models' prompts know only question and answer in turn.
     """
     shown: list[PromptMessage] = []
-    for message, following in zip(path, [*path[1:], None], strict=True):
+    for message, following in zip(path, [*path[1:], None], strict=False):
         answered = following is None or bool(following.content)
         if message.role == "user" and answered:
             shown.append({"role": "user", "content": message.content})

@@ -4,7 +4,7 @@
     ├── UserError        what the person at the keyboard can mend (HTTP 4xx)
     │   ├── EmptyMessage, MessageTooLong, ContextOverflow, InvalidParameter
     │   ├── UnknownConversation, UnknownMessage, UnknownPreset, AnswerRunning
-    │   └── ModelNotReady, EngineBusy, Cancelled
+    │   └── ModelNotReady, EngineBusy, Cancelled, LoopbackOnly
     ├── OperatorError    what the person who runs the machine can mend (HTTP 5xx)
     │   ├── SettingsError
     │   ├── ModelError       ModelMissing, StarterMissing, CheckpointDamaged, ModelUnsupported,
@@ -122,6 +122,14 @@ class EngineBusy(UserError):
 class Cancelled(UserError):
     template = "Stopped on request: {what}."
     status = 409
+
+
+class LoopbackOnly(UserError):
+    template = (
+        "This is only for programs on this machine, which ask 127.0.0.1 or localhost directly. "
+        "Use the History page of the dashboard instead."
+    )
+    status = 403
 
 
 # --- what the operator can mend

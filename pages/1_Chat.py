@@ -1,0 +1,153 @@
+"""One conversation: asked, answered, looked at in its versions."""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from glm_backend.errors import GLMError, InvalidParameter, UnknownConversation
+from glm_backend.services import Services
+from ui.chat_actions import ChatActions
+from ui.chat_head import draw_head
+from ui.chat_view import ChatView, context_use, read_chat
+from ui.frame import draw_refusal, open_page, plain_error
+from ui.labels import t
+from ui.messages import draw_message, follow
+from ui.model_panel import draw_model_panel, is_answering
+from ui.pages import CHAT, HISTORY
+from ui.sidebar import draw_sidebar
+
+#: So many messages at first, and so many more at each "show earlier".
+SHOWN = 30
+#: How often a page looks whether another one, or the end of an answer, changed what it shows.
+WATCH_S = 2.0
+
+
+def draw_chat(services: Services, conversation_id: str | None) -> None:
+    """The whole page. What takes time, an answer that grows, comes last."""
+    actions = ChatActions(services, conversation_id)
+    view = None
+    if conversation_id is not None:
+        shown = st.session_state.get(f"shown_{conversation_id}", SHOWN)
+        view = read_chat(services, conversation_id, last=shown)
+    draw_head(services, view)
+    with st.container(key="refusal"):
+        draw_refusal(actions.place)
+    if view is None or not view.messages:
+        draw_welcome(services, actions)
+    body = draw_messages(view, actions) if view else None
+    draw_input(services, view, actions)
+    if view is None:
+        return
+    watch(services, view)
+    if view.running and view.live is not None:
+        if body is not None:
+            follow(view.live, body)
+        else:
+            wait_for_end(view)
+        st.rerun()
+
+
+def draw_messages(view: ChatView, actions: ChatActions) -> DeltaGenerator | None:
+    """The messages; returns the place of the answer that is being written."""
+    with st.container(key="earlier"):
+        if view.has_earlier:
+            st.button(
+                t("chat.show_earlier", count=SHOWN),
+                key="chat_earlier",
+                on_click=actions.show_earlier,
+                args=(SHOWN,),
+            )
+    place = None
+    for message in view.messages:
+        body = draw_message(message, view, actions)
+        if view.live is not None and view.live.message_id == message.id:
+            place = body
+    return place
+
+
+def draw_welcome(services: Services, actions: ChatActions) -> None:
+    """An empty conversation: what one may ask, and whether anything can answer."""
+    with st.container(key="welcome"):
+        st.header(t("chat.welcome"), anchor=False)
+        draw_model_panel(services)
+        if is_answering(services):
+            with st.container(key="suggestions", horizontal=True):
+                for name in ("explain", "write", "code"):
+                    text = t(f"suggestion.{name}")
+                    st.button(text, key=f"suggest_{name}", on_click=actions.suggest, args=(text,))
+
+
+def draw_input(services: Services, view: ChatView | None, actions: ChatActions) -> None:
+    """The box, Stop beside it while an answer runs, and how full the context is."""
+    with st.bottom:
+        with st.container(
+            key="chat_state", horizontal=True, vertical_alignment="center", gap="small"
+        ):
+            draw_context_meter(services, view)
+            if view is not None and view.running:
+                st.button(
+                    t("chat.stop"),
+                    key="chat_stop",
+                    icon=":material/stop_circle:",
+                    on_click=actions.stop,
+                )
+        st.chat_input(t("chat.placeholder"), key="chat_input", on_submit=actions.send)
+
+
+def draw_context_meter(services: Services, view: ChatView | None) -> None:
+    """Tokens used of the model's context, and what the next question will leave out."""
+    model = None if services.is_remote else services.models.status().model
+    if view is None or model is None:
+        return
+    try:
+        params = services.chat.parameters(services.user_id, view.conversation.id)
+    except InvalidParameter:
+        return  # the question itself will say so
+    use = context_use(view.messages, model.context_length, params.sampling.max_new_tokens)
+    if use is None:
+        return
+    key = "context.overflows" if use.overflows else "context.use"
+    st.progress(use.fraction, text=t(key, used=use.used, length=use.length))
+
+
+def watch(services: Services, view: ChatView) -> None:
+    """Draws the page anew when something changed that it did not do itself."""
+    drawn_at = time.monotonic()
+
+    @st.fragment(run_every=WATCH_S)
+    def look() -> None:
+        changed = services.chat.version(view.conversation.id) != view.version
+        old = time.monotonic() - drawn_at > WATCH_S / 2
+        if changed or (view.orphaned and old):
+            st.rerun()
+
+    look()
+
+
+def wait_for_end(view: ChatView) -> None:
+    """An answer is being written in a version that is not shown."""
+    if view.live is not None:
+        for _ in view.live.tail(2, poll=lambda: "chat_input" in st.session_state):
+            pass
+
+
+def draw_unknown(services: Services, error: GLMError) -> None:
+    """The link leads nowhere; nothing is made for it."""
+    st.warning(plain_error(error))
+    with st.container(horizontal=True):
+        st.page_link(CHAT, label=t("chat.start_new"), icon=":material/edit_square:")
+        st.page_link(HISTORY, label=t("chat.all_conversations"), icon=":material/history:")
+
+
+services = open_page()
+conversation_id = st.query_params.get("c")
+try:
+    draw_sidebar(services, conversation_id)
+    draw_chat(services, conversation_id)
+except UnknownConversation as error:
+    draw_unknown(services, error)
+except GLMError as error:
+    st.error(plain_error(error))

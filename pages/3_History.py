@@ -1,0 +1,5 @@
+"""A page."""
+
+import streamlit as st
+
+st.write("soon")

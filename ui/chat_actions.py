@@ -1,0 +1,129 @@
+"""What the buttons of the chat page do. They run before the page is drawn anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from glm_backend.errors import EmptyMessage, GLMError
+from glm_backend.services import Services
+from ui.frame import attempt
+
+NEW = "new"
+
+
+class ChatActions:
+    """The actions on one conversation, or on the one that the first question will make."""
+
+    def __init__(self, services: Services, conversation_id: str | None) -> None:
+        self._chat = services.chat
+        self._services = services
+        self._user_id = services.user_id
+        self._id = conversation_id
+        self.place = f"chat {conversation_id or NEW}"
+
+    # --- asking
+
+    def send(self) -> None:
+        """Sends what is in the input box; what is refused goes back into it."""
+        text = st.session_state["chat_input"] or ""
+        if not self._try(self._send, text):
+            st.session_state["chat_input"] = text
+
+    def suggest(self, text: str) -> None:
+        """Sends a suggested question."""
+        if not self._try(self._send, text):
+            st.session_state["chat_input"] = text
+
+    def _send(self, text: str) -> None:
+        if self._id is not None:
+            self._chat.send(self._user_id, self._id, text)
+            return
+        if not text.strip():
+            raise EmptyMessage()
+        self._services.model()  # what cannot be answered makes no conversation
+        store = self._services.store
+        conversation_id = store.create_conversation(self._user_id).id
+        try:
+            self._chat.send(self._user_id, conversation_id, text)
+        except GLMError:
+            store.delete(self._user_id, [conversation_id])
+            raise
+        st.query_params["c"] = conversation_id
+
+    def regenerate(self, answer_id: str) -> None:
+        self._try(self._chat.regenerate, self._user_id, self._id, answer_id)
+
+    def stop(self) -> None:
+        if self._id is not None:
+            self._chat.stop(self._id)
+
+    # --- editing a question
+
+    def begin_edit(self, question_id: str) -> None:
+        st.session_state["editing"] = question_id
+
+    def cancel_edit(self) -> None:
+        st.session_state.pop("editing", None)
+
+    def send_edit(self, question_id: str) -> None:
+        """Asks in other words; a refused text stays in its box."""
+        text = st.session_state[f"edit_text_{question_id}"]
+        if self._try(self._chat.edit, self._user_id, self._id, question_id, text):
+            self.cancel_edit()
+
+    # --- looking around
+
+    def show_version(self, message_id: str) -> None:
+        if self._try(self._services.store.show_branch, self._user_id, self._id, message_id):
+            self._chat.touch(str(self._id))
+
+    def show_earlier(self, more: int) -> None:
+        key = f"shown_{self._id}"
+        st.session_state[key] = st.session_state.get(key, more) + more
+
+    def _try(self, action: Callable[..., object], *args: object) -> bool:
+        return attempt(self.place, action, *args)
+
+
+class ListActions:
+    """The actions of the list of conversations."""
+
+    def __init__(self, services: Services, shown_id: str | None) -> None:
+        self._services = services
+        self._shown_id = shown_id
+        self.place = f"chat {shown_id or NEW}"
+
+    def choose(self, conversation_id: str, title: str) -> None:
+        """One entry of a conversation's menu was taken."""
+        choice = st.session_state.get(f"menu_{conversation_id}")
+        if choice == "rename":
+            st.session_state["renaming"] = conversation_id
+        elif choice == "delete":
+            attempt(self.place, self._delete, conversation_id, title)
+
+    def rename(self, conversation_id: str) -> None:
+        title = st.session_state[f"title_{conversation_id}"]
+        if attempt(self.place, self._rename, conversation_id, title):
+            st.session_state.pop("renaming", None)
+
+    def undo_delete(self) -> None:
+        deleted = st.session_state.pop("deleted", None)
+        if deleted is not None:
+            attempt(self.place, self._restore, deleted[0])
+
+    def _rename(self, conversation_id: str, title: str) -> None:
+        self._services.store.rename(self._services.user_id, conversation_id, title)
+        self._services.chat.touch(conversation_id)
+
+    def _delete(self, conversation_id: str, title: str) -> None:
+        self._services.chat.stop(conversation_id)
+        self._services.store.delete(self._services.user_id, [conversation_id])
+        st.session_state["deleted"] = (conversation_id, title)
+        if conversation_id == self._shown_id:
+            st.query_params.clear()
+
+    def _restore(self, conversation_id: str) -> None:
+        self._services.store.restore(self._services.user_id, [conversation_id])
+        st.query_params["c"] = conversation_id

@@ -1,0 +1,59 @@
+"""What is the same on every page: the look, the way to the services, and messages about errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from glm_backend.errors import GLMError
+from glm_backend.services import Services
+from ui.labels import error_text
+from ui.resources import load_services
+from ui.safe_markdown import plain
+
+# Streamlit's own Stop in the header ends the script and not the answer, so it is not shown.
+_STYLE = "<style>[data-testid=stStatusWidget] {display: none}</style>"
+
+
+def draw_frame() -> None:
+    """Style, and the script that tells screen readers the language and reads answers to them."""
+    language = st.session_state["page_language"]
+    st.html(
+        f'{_STYLE}<span id="page-language" lang="{language}"></span>'
+        '<link rel="stylesheet" href="/assets/dashboard.css">'
+        '<script src="/assets/dashboard.js"></script>',
+        unsafe_allow_javascript=True,
+    )
+
+
+def open_page() -> Services:
+    """The services, or a page that says why there are none."""
+    try:
+        return load_services()
+    except GLMError as error:
+        st.error(error_text(error))
+        st.stop()
+
+
+def attempt(place: str, action: Callable[..., object], *args: object) -> bool:
+    """Does what a button stands for; an error is kept for `draw_refusal` on the page it was on."""
+    st.session_state.pop("refusal", None)
+    try:
+        action(*args)
+    except GLMError as error:
+        st.session_state["refusal"] = (place, error)
+        return False
+    return True
+
+
+def draw_refusal(place: str) -> None:
+    """Why the last thing that was asked for here did not happen."""
+    at, error = st.session_state.get("refusal", (None, None))
+    if at == place and isinstance(error, GLMError):
+        st.error(plain_error(error))
+
+
+def plain_error(error: GLMError) -> str:
+    """The error's text for a box that reads markdown."""
+    return plain(error_text(error))

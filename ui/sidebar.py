@@ -1,0 +1,69 @@
+"""The list of conversations beside the chat."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from glm_backend.services import Services
+from glm_backend.store.values import ConversationRow
+from ui.chat_actions import ListActions
+from ui.labels import t
+from ui.pages import CHAT, HISTORY
+from ui.safe_markdown import plain
+
+_LISTED = 30
+
+
+def draw_sidebar(services: Services, shown_id: str | None) -> None:
+    """The newest conversations, with what can be done to each."""
+    actions = ListActions(services, shown_id)
+    with st.sidebar:
+        st.button(
+            t("chat.new"),
+            key="chat_new",
+            icon=":material/edit_square:",
+            width="stretch",
+            on_click=st.query_params.clear,
+        )
+        _draw_undo(actions)
+        rows = services.store.list_conversations(services.user_id, limit=_LISTED + 1)
+        with st.container(key="conversation_list", gap=None):
+            for row in rows[:_LISTED]:
+                _draw_row(row, actions, shown=row.id == shown_id)
+        if len(rows) > _LISTED:
+            st.page_link(HISTORY, label=t("chat.all_conversations"))
+
+
+def _draw_row(row: ConversationRow, actions: ListActions, *, shown: bool) -> None:
+    title = row.title or t("chat.untitled")
+    if st.session_state.get("renaming") == row.id:
+        st.text_input(
+            t("chat.new_title"),
+            value=title,
+            key=f"title_{row.id}",
+            max_chars=200,
+            on_change=actions.rename,
+            args=(row.id,),
+        )
+        return
+    key = f"conversation_shown_{row.id}" if shown else f"conversation_{row.id}"
+    with st.container(key=key, horizontal=True, wrap=False, gap=None, vertical_alignment="center"):
+        label = f"**{plain(title)}**" if shown else plain(title)
+        st.page_link(CHAT, label=label, width="stretch", query_params={"c": row.id})
+        st.menu_button(
+            t("chat.menu"),
+            ["rename", "delete"],
+            key=f"menu_{row.id}",
+            type="tertiary",
+            format_func=lambda choice: t(f"chat.{choice}"),
+            on_click=actions.choose,
+            args=(row.id, title),
+        )
+
+
+def _draw_undo(actions: ListActions) -> None:
+    deleted = st.session_state.get("deleted")
+    with st.container(key="undo"):
+        if deleted is not None:
+            st.caption(t("chat.deleted", title=plain(deleted[1])))
+            st.button(t("chat.undo"), key="chat_undo", on_click=actions.undo_delete)
