@@ -67,10 +67,10 @@ def test_draws_follow_the_distribution() -> None:
     params = SamplingParams(temperature=1.0, top_p=0.9, top_k=0, seed=5)
     logits = logits_of(1, scale=2.0)
     expected = reference_probabilities(logits, params, ())
-    sampler, draws = Sampler(params, (), VOCAB), 20_000
+    sampler, draws = Sampler(params, (), VOCAB), 6_000
     counts = Counter(sampler.choose(logits) for _ in range(draws))
     for token in expected.topk(5).indices.tolist():
-        assert counts[token] / draws == pytest.approx(float(expected[token]), rel=0.15)
+        assert counts[token] / draws == pytest.approx(float(expected[token]), rel=0.2)
 
 
 def test_a_flat_distribution_reaches_beyond_the_first_candidates() -> None:
