@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from glm_backend.errors import ModelMissing, ModelUnsupported
-from glm_backend.models.catalog import CATALOG, STARTER
+from glm_backend.models.catalog import CATALOG, STARTER, CatalogEntry
 from glm_backend.models.checkpoint import Checkpoint
 from glm_backend.models.hub import download
 from glm_backend.models.model import LoadedModel, Quantization
@@ -106,29 +106,38 @@ def prepare(
 
     Raises as `load` does: what passes here is whole and of a kind that can be loaded.
     """
-    from glm_backend.models.assembly import chatglm_unsupported, check
+    from glm_backend.models.assembly import check
 
+    refuse_hopeless(source, model_dir=model_dir)
     entry = CATALOG.get(source)
-    if entry is not None and entry.family.startswith("chatglm"):
-        raise chatglm_unsupported(entry.title)
     folder = local_folder(source, model_dir=model_dir)
     if folder is None:
-        folder = model_dir / source
-        if entry is None:
-            raise _nothing_at(source)
-        if entry is STARTER:
-            ensure_starter(model_dir, on_progress)
-        else:
-            download(
-                entry.repo,
-                folder,
-                model=entry.title,
-                on_progress=on_progress,
-                endpoint=hub_endpoint,
-            )
+        assert entry is not None, "what is neither listed nor a folder was refused above"
+        folder = _bring(entry, model_dir, on_progress, hub_endpoint)
     checkpoint = Checkpoint.open(folder, model=source)
     check(checkpoint, model=entry.title if entry else source)
     return checkpoint
+
+
+def _bring(
+    entry: CatalogEntry, model_dir: Path, on_progress: Progress, hub_endpoint: str | None
+) -> Path:
+    if entry is STARTER:
+        return ensure_starter(model_dir, on_progress)
+    folder = model_dir / entry.id
+    download(entry.repo, folder, model=entry.title, on_progress=on_progress, endpoint=hub_endpoint)
+    return folder
+
+
+def refuse_hopeless(source: str, *, model_dir: Path) -> None:
+    """Raises at once for what can never be loaded: ModelMissing, ModelUnsupported."""
+    from glm_backend.models.assembly import chatglm_unsupported
+
+    entry = CATALOG.get(source)
+    if entry is None and local_folder(source, model_dir=model_dir) is None:
+        raise _nothing_at(source)
+    if entry is not None and entry.family.startswith("chatglm"):
+        raise chatglm_unsupported(entry.title)
 
 
 def local_folder(source: str, *, model_dir: Path) -> Path | None:
@@ -151,14 +160,14 @@ def resolve_device(device: str, *, model: str) -> torch.device:
 
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if device not in ("cpu", *cuda) and not (device == "cuda" and cuda):
         raise ModelUnsupported(
             model=model,
             reason=f"this machine has no device {device}",
             remedy="Choose the device auto or cpu.",
         )
-    return chosen
+    return torch.device(device)
 
 
 def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:

@@ -221,6 +221,7 @@ class ModelManager(Generic[R]):
     def _prepare(self, job: _Job) -> None:
         """Everything that can go wrong while the old model still answers."""
         request = job.request
+        loader.refuse_hopeless(request.model, model_dir=self._model_dir)
         self.estimate(request).require(request.model)
         loader.prepare(
             request.model,

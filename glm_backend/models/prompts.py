@@ -19,6 +19,11 @@ from glm_backend.models.model import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+#: What a template can raise: its own refusals, and mistakes in its arithmetic.
+_TEMPLATE_TROUBLE = (
+    jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
+)  # fmt: skip
+
 
 class ChatTemplate:
     """The chat template of one model folder."""
@@ -70,7 +75,7 @@ class ChatTemplate:
                     sanitize_control_tokens=True,
                     return_dict=False,
                 )
-        except jinja2.TemplateError as error:
+        except _TEMPLATE_TROUBLE as error:
             raise ModelUnsupported(
                 model=self._name,
                 reason=f"its chat template refuses this conversation: {error}",

@@ -22,6 +22,7 @@ from glm_backend.models.catalog import CATALOG
 from glm_backend.models.loader import load
 from glm_backend.models.model import LoadedModel
 from tests.models import tiny
+from tests.models.hub_server import Hub
 
 SMALL = {
     "vocab_size": tiny.VOCAB,
@@ -121,10 +122,28 @@ def test_a_folder_without_tokenizer_loads_and_says_so_when_asked(tmp_path: Path)
         model.prompt_ids([{"role": "user", "content": "hi"}])
 
 
-def test_a_device_that_is_not_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "toaster"])
+def test_a_device_that_is_not_there(tmp_path: Path, device: str) -> None:
     tiny.make(tmp_path)
-    with pytest.raises(ModelUnsupported, match="cuda:99"):
-        load(str(tmp_path), model_dir=tmp_path, device="cuda:99")
+    with pytest.raises(ModelUnsupported, match=device):
+        load(str(tmp_path), model_dir=tmp_path, device=device)
+
+
+def test_a_listed_model_is_fetched_from_the_hub_once(tmp_path: Path) -> None:
+    tiny.make(tmp_path / "theirs", GlmConfig(**SMALL))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()}
+    stages: list[str] = []
+    with Hub("THUDM/glm-4-9b-chat-hf", files) as hub:
+        for _ in range(2):
+            model = load(
+                "glm-4-9b-chat-hf",
+                model_dir=tmp_path / "models",
+                on_progress=lambda stage, _: stages.append(stage),
+                hub_endpoint=hub.endpoint,
+            )
+        assert len(hub.ranges("model.safetensors")) == 1
+    assert list(dict.fromkeys(stages)) == ["downloading", "reading", "starting"]
+    assert (model.name, model.family, model.english_first) == ("GLM-4-9B-Chat", "glm", False)
 
 
 @pytest.mark.parametrize("model_id", [m for m in CATALOG if m.startswith("chatglm")])

@@ -96,6 +96,8 @@ def test_a_template_that_refuses_says_why(tmp_path: Path) -> None:
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{{ messages.append(1) }}",
         "{% if %}",
+        "{{ 1 + 'a' }}",
+        "{{ 1 / 0 }}",
         "{{ messages.__init__.__globals__ }}",
     ],
 )
