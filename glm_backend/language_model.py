@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from torch import nn
@@ -13,7 +13,9 @@ from glm_backend.engine.local import EngineStats, LocalEngine
 from glm_backend.engine.request import Failed, SamplingParams, Token
 from glm_backend.engine.runner import RaggedRunner, runner_for
 from glm_backend.errors import ModelUnsupported
-from glm_backend.models.model import LoadedModel, Message, TextTokenizer
+from glm_backend.models.loader import Dtype, load
+from glm_backend.models.model import LoadedModel, Message, Quantization, TextTokenizer
+from glm_backend.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,3 +113,27 @@ class LanguageModel:
         # Somebody may still hold this object for its name; the weights must go now.
         self._model.module = nn.Module()
         del self._runner
+
+
+def load_model(
+    folder_or_catalog_id: str,
+    quantization: Quantization = "none",
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    on_progress: Callable[[str, float], None] | None = None,
+) -> LanguageModel:
+    """Loads a model for a Python script: a catalogue id, or a folder on this machine.
+
+    on_progress: called with the stage and the fraction of it that is done, 0 to 1. Models are
+    kept where the dashboard keeps them (GLM_MODEL_DIR). Raises ModelError and its kinds.
+    """
+    settings = Settings.load()
+    model = load(
+        folder_or_catalog_id,
+        quantization=quantization,
+        dtype=dtype,
+        device=device,
+        model_dir=settings.resolved_model_dir,
+        on_progress=on_progress or (lambda stage, fraction: None),
+    )
+    return LanguageModel(model, max_concurrent=settings.max_concurrent)

@@ -32,7 +32,9 @@ class Services:
         self.settings = settings
         self.store = Store.open(settings.resolved_database_url)
         self.models: ModelManager[LanguageModel] = ModelManager(
-            self._open_runtime, model_dir=settings.resolved_model_dir
+            self._open_runtime,
+            model_dir=settings.resolved_model_dir,
+            hub_endpoint=settings.hub_endpoint or None,
         )
         self.chat = ChatService(self.store, self.model)
         self.user_id = self.store.ensure_user(LOCAL_USER)

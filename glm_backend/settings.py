@@ -24,6 +24,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 #: Variables that are ours but no setting: where the file is.
 _CONFIG_VARIABLE = "GLM_CONFIG"
+_MIRROR_VARIABLE = "HF_ENDPOINT"
 _RANGES = {"max_context": (0, 1_048_576), "max_concurrent": (1, 256)}
 
 
@@ -32,6 +33,7 @@ class Settings:
     """What the operator decides. Field `x` is `x` in the file and GLM_X in the environment.
 
     max_context: tokens, 0 takes the model's own limit. max_concurrent: answers written at once.
+    hub_endpoint: a mirror of the model hub; HF_ENDPOINT, which other tools know, works too.
     """
 
     data_dir: Path = Path("data")
@@ -45,6 +47,7 @@ class Settings:
     max_concurrent: int = 8
     upstream_url: str = ""
     upstream_api_key: str = field(default="", repr=False)
+    hub_endpoint: str = ""
     log_level: LogLevel = "info"
 
     @classmethod
@@ -102,11 +105,14 @@ def _from_file(path: Path, *, required: bool) -> dict[str, object]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    return {
+    ours = {
         name[4:].lower(): _checked("environment", name, name[4:].lower(), text)
         for name, text in environ.items()
         if name.startswith("GLM_") and name != _CONFIG_VARIABLE
     }
+    if mirror := environ.get(_MIRROR_VARIABLE):
+        ours.setdefault("hub_endpoint", mirror)
+    return ours
 
 
 def _checked(source: str, shown: str, key: str, value: object) -> object:

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "transfer": {"store"},
     "completion": {"engine", "models"},
     "context": {"completion", "engine", "models"},
-    "language_model": {"completion", "engine", "models"},
+    "language_model": {"completion", "engine", "models", "settings"},
     "remote_model": {"completion", "engine", "models"},
     "live_answer": {"engine", "store"},
     "recorder": {"live_answer", "store"},

@@ -1,0 +1,181 @@
+"""Answers from another server, against a real HTTP server that speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glm_backend.completion import Text
+from glm_backend.engine.request import Failed, Finished, SamplingParams
+from glm_backend.errors import UpstreamError
+from glm_backend.remote_model import RemoteModel
+from glm_backend.services import Services
+from glm_backend.settings import Settings
+
+WORDS = ["Bon", "jour", " 你", "好"]
+
+
+class Upstream(ThreadingHTTPServer):
+    """What tests may turn: the models on offer, how an answer goes wrong, and when it goes on."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.models: list[dict[str, object]] = [{"id": "glm", "max_model_len": 4096}]
+        self.fault = ""
+        self.finish_reason = "stop"
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is what some of these tests are about."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Upstream
+
+    def do_GET(self) -> None:
+        self.server.keys.append(self.headers["Authorization"])
+        self._json({"data": self.server.models})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append(body)
+        if self.server.fault == "status":
+            self.send_error(500)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for i, word in enumerate(WORDS):
+            self._event({"choices": [{"delta": {"content": word}, "finish_reason": None}]})
+            if i == 1 and self.server.fault == "cut":
+                self.wfile.write(b"data: {half")
+                return
+            self.server.go_on.wait(10)
+        self._event({"choices": [{"delta": {}, "finish_reason": self.server.finish_reason}]})
+        self._event({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 4}})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def _event(self, data: object) -> None:
+        self.wfile.write(f"data: {json.dumps(data)}\n\n".encode())
+        self.wfile.flush()
+
+    def _json(self, data: object) -> None:
+        body = json.dumps(data).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    server = Upstream()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.go_on.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def model(upstream: Upstream) -> Iterator[RemoteModel]:
+    model = RemoteModel.connect(upstream.url, "sk-1")
+    yield model
+    model.close()
+
+
+def answer_of(model: RemoteModel, **params: Any) -> tuple[str, Finished | Failed]:
+    completion = model.complete([{"role": "user", "content": "hi"}], SamplingParams(**params))
+    *pieces, end = list(completion.events())
+    assert not isinstance(end, Text)
+    return "".join(piece.text for piece in pieces if isinstance(piece, Text)), end
+
+
+def test_the_server_is_asked_for_its_model_and_context(
+    model: RemoteModel, upstream: Upstream
+) -> None:
+    assert (model.name, model.context_length) == ("glm", 4096)
+    assert upstream.keys == ["Bearer sk-1"]
+
+
+def test_an_answer_streams_with_its_usage(model: RemoteModel, upstream: Upstream) -> None:
+    text, end = answer_of(model, temperature=0.5, seed=3, top_k=9, stop=("x",), max_new_tokens=50)
+    assert text == "Bonjour 你好"
+    assert isinstance(end, Finished)
+    assert (end.reason, end.usage.prompt_tokens, end.usage.completion_tokens) == ("stop", 7, 4)
+    sent = upstream.requests[0]
+    assert sent["messages"] == [{"role": "user", "content": "hi"}]
+    assert (sent["temperature"], sent["seed"], sent["top_k"]) == (0.5, 3, 9)
+    assert (sent["stop"], sent["max_tokens"], sent["stream"]) == (["x"], 50, True)
+
+
+def test_an_answer_cut_by_its_length_says_so(model: RemoteModel, upstream: Upstream) -> None:
+    upstream.finish_reason = "length"
+    assert answer_of(model)[1].reason == "length"
+
+
+@pytest.mark.parametrize("fault", ["status", "cut"])
+def test_a_server_that_fails_ends_the_answer_with_the_reason(
+    model: RemoteModel, upstream: Upstream, fault: str
+) -> None:
+    upstream.fault = fault
+    _, end = answer_of(model)
+    assert isinstance(end, Failed)
+    assert isinstance(end.error, UpstreamError)
+    assert "127.0.0.1" in str(end.error)
+
+
+def test_stop_does_not_wait_for_a_silent_server(model: RemoteModel, upstream: Upstream) -> None:
+    upstream.go_on.clear()
+    completion = model.complete([{"role": "user", "content": "hi"}], SamplingParams())
+    events = completion.events()
+    assert next(events).text == "Bon"
+    completion.cancel()
+    assert next(events).reason == "cancelled"
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(UpstreamError, match=r"127\.0\.0\.1:9"):
+        RemoteModel.connect("http://127.0.0.1:9", "")
+
+
+def test_a_server_without_models_is_refused(upstream: Upstream) -> None:
+    upstream.models = []
+    with pytest.raises(UpstreamError, match="no model"):
+        RemoteModel.connect(upstream.url, "")
+
+
+def test_the_dashboard_chats_through_another_server(upstream: Upstream, tmp_path: Path) -> None:
+    services = Services(Settings(data_dir=tmp_path, upstream_url=upstream.url))
+    conversation = services.store.create_conversation(services.user_id).id
+    answer = services.chat.send(services.user_id, conversation, "hi")
+    assert answer.wait_saved(10)
+    kept = services.store.path(services.user_id, conversation)[-1]
+    assert (kept.content, kept.model, kept.quantization) == ("Bonjour 你好", "glm", "remote")
+    services.close()
+
+
+def test_wide_characters_count_as_a_token_each(model: RemoteModel) -> None:
+    chinese = model.count_tokens([{"role": "user", "content": "你好" * 50}])
+    latin = model.count_tokens([{"role": "user", "content": "ab" * 50}])
+    assert chinese > 100 > latin
