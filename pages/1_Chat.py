@@ -18,6 +18,7 @@ from ui.messages import draw_message, follow
 from ui.model_panel import draw_model_panel, is_answering
 from ui.pages import CHAT, HISTORY
 from ui.sidebar import draw_sidebar
+from ui.slots import clear_leftover
 
 #: So many messages at first, and so many more at each "show earlier".
 SHOWN = 30
@@ -33,10 +34,13 @@ def draw_chat(services: Services, conversation_id: str | None) -> None:
         shown = st.session_state.get(f"shown_{conversation_id}", SHOWN)
         view = read_chat(services, conversation_id, last=shown)
     draw_head(services, view)
-    with st.container(key="refusal"):
+    with st.empty():
         draw_refusal(actions.place)
+    # A placeholder, so that the welcome is gone as soon as there is something to read.
+    welcome = st.empty()
     if view is None or not view.messages:
-        draw_welcome(services, actions)
+        with welcome.container(key="welcome"):
+            draw_welcome(services, actions)
     body = draw_messages(view, actions) if view else None
     draw_input(services, view, actions)
     if view is None:
@@ -52,7 +56,7 @@ def draw_chat(services: Services, conversation_id: str | None) -> None:
 
 def draw_messages(view: ChatView, actions: ChatActions) -> DeltaGenerator | None:
     """The messages; returns the place of the answer that is being written."""
-    with st.container(key="earlier"):
+    with st.empty():
         if view.has_earlier:
             st.button(
                 t("chat.show_earlier", count=SHOWN),
@@ -61,23 +65,24 @@ def draw_messages(view: ChatView, actions: ChatActions) -> DeltaGenerator | None
                 args=(SHOWN,),
             )
     place = None
-    for message in view.messages:
-        body = draw_message(message, view, actions)
-        if view.live is not None and view.live.message_id == message.id:
-            place = body
+    with st.container(key="messages"):
+        for message in view.messages:
+            body = draw_message(message, view, actions)
+            if view.live is not None and view.live.message_id == message.id:
+                place = body
+        clear_leftover("messages", len(view.messages))
     return place
 
 
 def draw_welcome(services: Services, actions: ChatActions) -> None:
     """An empty conversation: what one may ask, and whether anything can answer."""
-    with st.container(key="welcome"):
-        st.header(t("chat.welcome"), anchor=False)
-        draw_model_panel(services)
-        if is_answering(services):
-            with st.container(key="suggestions", horizontal=True):
-                for name in ("explain", "write", "code"):
-                    text = t(f"suggestion.{name}")
-                    st.button(text, key=f"suggest_{name}", on_click=actions.suggest, args=(text,))
+    st.header(t("chat.welcome"), anchor=False)
+    draw_model_panel(services)
+    if is_answering(services):
+        with st.container(key="suggestions", horizontal=True):
+            for name in ("explain", "write", "code"):
+                text = t(f"suggestion.{name}")
+                st.button(text, key=f"suggest_{name}", on_click=actions.suggest, args=(text,))
 
 
 def draw_input(services: Services, view: ChatView | None, actions: ChatActions) -> None:

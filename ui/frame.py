@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import streamlit as st
 
@@ -12,16 +13,15 @@ from ui.labels import error_text
 from ui.resources import load_services
 from ui.safe_markdown import plain
 
-# Streamlit's own Stop in the header ends the script and not the answer, so it is not shown.
-_STYLE = "<style>[data-testid=stStatusWidget] {display: none}</style>"
+# A style element, because a link to a style sheet does not get through Streamlit's filter.
+_STYLE = (Path(__file__).parent / "assets" / "dashboard.css").read_text(encoding="utf-8")
 
 
 def draw_frame() -> None:
     """Style, and the script that tells screen readers the language and reads answers to them."""
     language = st.session_state["page_language"]
     st.html(
-        f'{_STYLE}<span id="page-language" lang="{language}"></span>'
-        '<link rel="stylesheet" href="/assets/dashboard.css">'
+        f'<style>{_STYLE}</style><span id="page-language" lang="{language}"></span>'
         '<script src="/assets/dashboard.js"></script>',
         unsafe_allow_javascript=True,
     )

@@ -27,11 +27,13 @@ def draw_message(message: Message, view: ChatView, actions: ChatActions) -> Delt
         with st.container(key=f"answer_{message.id}"):
             body = st.empty()
         draw_text(body, message)
-        _draw_notes(message, view.live)
-        with st.container(
-            key=f"foot_{message.id}", horizontal=True, gap="small", vertical_alignment="center"
-        ):
-            if not growing:
+        # Placeholders, so that nothing of an older version stays below a growing answer.
+        notes, foot = st.empty(), st.empty()
+        if not growing:
+            _draw_notes(notes, message, view.live)
+            with foot.container(
+                key=f"foot_{message.id}", horizontal=True, vertical_alignment="center"
+            ):
                 _draw_versions(message, view, actions)
                 _draw_buttons(message, actions, last=last, disabled=view.running)
                 _draw_figures(message)
@@ -86,9 +88,9 @@ def _draw_figures(message: Message) -> None:
         st.caption(" · ".join(figures(message)))
 
 
-def _draw_notes(message: Message, live: LiveAnswer | None) -> None:
-    """What a reader should know about this answer beside its text. Always one container."""
-    with st.container(key=f"notes_{message.id}", gap="xsmall"):
+def _draw_notes(place: DeltaGenerator, message: Message, live: LiveAnswer | None) -> None:
+    """What a reader should know about this answer beside its text."""
+    with place.container(key=f"notes_{message.id}", gap="xsmall"):
         if message.left_out:
             st.caption(t("status.left_out", count=message.left_out))
         if message.finish_reason == "length":

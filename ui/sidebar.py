@@ -10,6 +10,7 @@ from ui.chat_actions import ListActions
 from ui.labels import t
 from ui.pages import CHAT, HISTORY
 from ui.safe_markdown import plain
+from ui.slots import clear_leftover
 
 _LISTED = 30
 
@@ -30,6 +31,7 @@ def draw_sidebar(services: Services, shown_id: str | None) -> None:
         with st.container(key="conversation_list", gap=None):
             for row in rows[:_LISTED]:
                 _draw_row(row, actions, shown=row.id == shown_id)
+            clear_leftover("conversations", len(rows[:_LISTED]))
         if len(rows) > _LISTED:
             st.page_link(HISTORY, label=t("chat.all_conversations"))
 
@@ -48,13 +50,13 @@ def _draw_row(row: ConversationRow, actions: ListActions, *, shown: bool) -> Non
         return
     key = f"conversation_shown_{row.id}" if shown else f"conversation_{row.id}"
     with st.container(key=key, horizontal=True, wrap=False, gap=None, vertical_alignment="center"):
-        label = f"**{plain(title)}**" if shown else plain(title)
-        st.page_link(CHAT, label=label, width="stretch", query_params={"c": row.id})
+        st.page_link(CHAT, label=plain(title), width="stretch", query_params={"c": row.id})
         st.menu_button(
             t("chat.menu"),
             ["rename", "delete"],
             key=f"menu_{row.id}",
             type="tertiary",
+            icon=":material/more_horiz:",
             format_func=lambda choice: t(f"chat.{choice}"),
             on_click=actions.choose,
             args=(row.id, title),
@@ -63,7 +65,8 @@ def _draw_row(row: ConversationRow, actions: ListActions, *, shown: bool) -> Non
 
 def _draw_undo(actions: ListActions) -> None:
     deleted = st.session_state.get("deleted")
-    with st.container(key="undo"):
-        if deleted is not None:
+    place = st.empty()
+    if deleted is not None:
+        with place.container(key="undo", gap="xsmall"):
             st.caption(t("chat.deleted", title=plain(deleted[1])))
             st.button(t("chat.undo"), key="chat_undo", on_click=actions.undo_delete)

@@ -13,13 +13,14 @@ from glm_backend.store.migrate import migrate
 from glm_backend.store.preferences import Preferences
 from glm_backend.store.search import Search
 from glm_backend.store.stream import Stream
+from glm_backend.store.usage import Usage
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Store(Conversations, Messages, Answers, Search, Stream, Preferences):
+class Store(Conversations, Messages, Answers, Search, Stream, Usage, Preferences):
     """Every part of the store over one database. Any number of threads may call it at once.
 
     Any call may raise StoreError or one of its kinds; what was asked has then not happened.

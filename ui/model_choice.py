@@ -1,0 +1,177 @@
+"""Choosing a model: what there is, what it needs, how fast it was here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from glm_backend.errors import GLMError, InvalidParameter
+from glm_backend.models.catalog import CATALOG, CatalogEntry
+from glm_backend.models.devices import devices
+from glm_backend.models.manager import ModelRequest
+from glm_backend.services import Services
+from glm_backend.store.usage import Speed
+from ui.frame import plain_error
+from ui.labels import t
+from ui.model_panel import size
+from ui.settings_actions import FOLDER, ModelActions
+
+QUANTIZATIONS = ("none", "int8", "int4")
+
+
+def draw_choice(services: Services) -> None:
+    """The fields that say what to load, what that needs, and the buttons."""
+    actions = ModelActions(services)
+    _prefill(services)
+    st.selectbox(
+        t("settings.model"),
+        [*CATALOG, FOLDER],
+        key="settings_model",
+        format_func=_model_name,
+        persist_state="session",
+    )
+    if st.session_state["settings_model"] == FOLDER:
+        st.text_input(
+            t("settings.folder"),
+            key="settings_folder",
+            placeholder="/path/to/model",
+            help=t("settings.folder_help"),
+            persist_state="session",
+        )
+    else:
+        _draw_entry(CATALOG[st.session_state["settings_model"]])
+    st.segmented_control(
+        t("settings.quantization"),
+        QUANTIZATIONS,
+        key="settings_quantization",
+        format_func=lambda name: t(f"quantization.{name}"),
+        help=t("settings.quantization_help"),
+        required=True,
+        persist_state="session",
+    )
+    st.selectbox(t("settings.device"), devices(), key="settings_device", persist_state="session")
+    _draw_estimate(services, actions)
+    status = services.models.status()
+    with st.container(horizontal=True):
+        st.button(t("settings.load"), key="settings_load", type="primary", on_click=actions.load)
+        st.button(
+            t("settings.unload"),
+            key="settings_unload",
+            on_click=actions.unload,
+            disabled=status.model is None,
+        )
+
+
+def draw_precisions(services: Services) -> None:
+    """Memory and speed of the chosen model at each precision."""
+    try:
+        request = ModelActions(services).request()
+    except InvalidParameter:
+        return
+    table = precision_table(services, request, services.store.speeds(services.user_id))
+    st.markdown(t("settings.precisions"))
+    fastest = table["speed"].max()
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            "precision": st.column_config.TextColumn(t("settings.quantization")),
+            "memory": st.column_config.NumberColumn(t("settings.memory"), format="%.2f GB"),
+            "speed": st.column_config.ProgressColumn(
+                t("settings.speed"),
+                format="%.1f",
+                min_value=0,
+                max_value=float(fastest) if fastest > 0 else 1.0,
+            ),
+            "answers": st.column_config.NumberColumn(t("settings.answers")),
+        },
+    )
+    st.caption(t("settings.precisions_help"))
+
+
+def precision_table(
+    services: Services, request: ModelRequest, speeds: Sequence[Speed]
+) -> pd.DataFrame:
+    """A row for each precision: memory in GB, tokens/s so far, and over how many answers."""
+    entry = CATALOG.get(request.model)
+    name = entry.title if entry else request.model.rstrip("/").rpartition("/")[2]
+    measured = {speed.quantization: speed for speed in speeds if speed.model == name}
+    rows = []
+    for quantization in QUANTIZATIONS:
+        speed = measured.get(quantization)
+        rows.append(
+            {
+                "precision": t(f"quantization.{quantization}"),
+                "memory": _needed_gigabytes(services, request, quantization),
+                "speed": speed.tokens_per_s if speed else None,
+                "answers": speed.answers if speed else 0,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _needed_gigabytes(services: Services, request: ModelRequest, quantization: str) -> float | None:
+    try:
+        estimate = services.models.estimate(replace_quantization(request, quantization))
+    except GLMError:
+        return None
+    return estimate.needed_bytes / 1e9 if estimate.known else None
+
+
+def replace_quantization(request: ModelRequest, quantization: str) -> ModelRequest:
+    """The same request at another precision."""
+    return ModelRequest(
+        model=request.model,
+        quantization=quantization,  # type: ignore[arg-type]
+        device=request.device,
+        dtype=request.dtype,
+        max_context=request.max_context,
+    )
+
+
+def _prefill(services: Services) -> None:
+    """What is loaded now, else what the operator named."""
+    request = services.models.status().request or services.default_request
+    known = request.model in CATALOG
+    st.session_state.setdefault("settings_model", request.model if known else FOLDER)
+    if not known:
+        st.session_state.setdefault("settings_folder", request.model)
+    st.session_state.setdefault("settings_quantization", request.quantization)
+    there = request.device in devices()
+    st.session_state.setdefault("settings_device", request.device if there else "auto")
+
+
+def _model_name(model: str) -> str:
+    return t("settings.a_folder") if model == FOLDER else CATALOG[model].title
+
+
+def _draw_entry(entry: CatalogEntry) -> None:
+    languages = "、" if "zh" in entry.languages else ", "
+    facts = [
+        languages.join(t(f"language.{name}") for name in entry.languages),
+        t("settings.context", tokens=entry.context_length),
+        entry.licence,
+    ]
+    if entry.download_bytes:
+        facts.append(t("settings.download", size=size(entry.download_bytes)))
+    st.caption(" · ".join(facts))
+
+
+def _draw_estimate(services: Services, actions: ModelActions) -> None:
+    """Memory needed beside memory there is, before anything is loaded."""
+    try:
+        estimate = services.models.estimate(actions.request())
+    except InvalidParameter:
+        return  # no path yet
+    except GLMError as error:
+        st.warning(plain_error(error))
+        return
+    if not estimate.known:
+        st.caption(t("estimate.unknown", available=size(estimate.available_bytes)))
+        return
+    share = estimate.needed_bytes / max(1, estimate.available_bytes)
+    key = "estimate.fits" if estimate.fits else "estimate.too_large"
+    text = t(key, needed=size(estimate.needed_bytes), available=size(estimate.available_bytes))
+    st.progress(min(1.0, share), text=text)

@@ -1,0 +1,113 @@
+"""What the buttons of the settings page do. They run before the page is drawn anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import streamlit as st
+
+from glm_backend.errors import InvalidParameter
+from glm_backend.models.manager import ModelRequest
+from glm_backend.services import Services
+from ui import generation
+from ui.frame import attempt
+from ui.labels import t
+
+PLACE = "settings"
+#: The choice that stands for a path.
+FOLDER = "folder"
+
+
+class GenerationActions:
+    """Saving, resetting and naming the generation parameters."""
+
+    def __init__(self, services: Services) -> None:
+        self._store = services.store
+        self._user_id = services.user_id
+
+    def fill(self, values: Mapping[str, object]) -> None:
+        """Puts values into the fields of the form."""
+        for name, value in values.items():
+            shown = value
+            if name == "seed":
+                shown = "" if value is None else str(value)
+            st.session_state[f"settings_{name}"] = shown
+
+    def typed(self) -> dict[str, object]:
+        """What the form holds now; raises InvalidParameter."""
+        values = {name: st.session_state[f"settings_{name}"] for name in generation.FIELDS}
+        values["seed"] = generation.read_seed(values["seed"])
+        return generation.checked(values)
+
+    def save(self) -> None:
+        if attempt(PLACE, self._save):
+            st.toast(t("settings.saved"))
+
+    def reset(self) -> None:
+        defaults = {name: generation.DEFAULTS[name] for name in generation.FIELDS}
+        if attempt(PLACE, self._store.set_user_settings, self._user_id, dict.fromkeys(defaults)):
+            self.fill(defaults)
+            st.toast(t("settings.was_reset"))
+
+    def save_preset(self) -> None:
+        if attempt(PLACE, self._save_preset):
+            st.session_state["settings_preset_name"] = ""
+            st.toast(t("settings.preset_saved"))
+
+    def apply_preset(self) -> None:
+        """Fills the form with a preset and saves it."""
+        if attempt(PLACE, self._apply_preset):
+            st.toast(t("settings.saved"))
+
+    def delete_preset(self) -> None:
+        name = st.session_state["settings_preset"]
+        attempt(PLACE, self._store.delete_preset, self._user_id, name)
+
+    def set_language(self) -> None:
+        chosen = st.session_state["settings_language"]
+        value = None if chosen == "auto" else chosen
+        attempt(PLACE, self._store.set_user_settings, self._user_id, {"language": value})
+
+    def _save(self) -> None:
+        self._store.set_user_settings(self._user_id, self.typed())
+
+    def _save_preset(self) -> None:
+        name = st.session_state["settings_preset_name"]
+        self._store.save_preset(self._user_id, name, self.typed())
+        st.session_state["settings_preset"] = " ".join(name.split())
+
+    def _apply_preset(self) -> None:
+        name = st.session_state["settings_preset"]
+        preset = next(p for p in self._store.presets(self._user_id) if p.name == name)
+        values, _ = generation.readable_values(preset.values)
+        self._store.set_user_settings(self._user_id, values)
+        self.fill(values)
+
+
+class ModelActions:
+    """Loading and unloading."""
+
+    def __init__(self, services: Services) -> None:
+        self._models = services.models
+        self._settings = services.settings
+
+    def request(self) -> ModelRequest:
+        """What the fields ask for; raises InvalidParameter for a folder without a path."""
+        model = st.session_state["settings_model"]
+        if model == FOLDER:
+            model = (st.session_state.get("settings_folder") or "").strip()
+            if not model:
+                raise InvalidParameter(name="folder", value="''", allowed="the path of a folder")
+        return ModelRequest(
+            model=model,
+            quantization=st.session_state["settings_quantization"],
+            device=st.session_state["settings_device"],
+            dtype=self._settings.dtype,
+            max_context=self._settings.max_context,
+        )
+
+    def load(self) -> None:
+        attempt(PLACE, lambda: self._models.load(self.request()))
+
+    def unload(self) -> None:
+        attempt(PLACE, self._models.unload)
