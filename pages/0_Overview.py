@@ -56,6 +56,6 @@ with left:
     draw_model_panel(services)
     draw_recent(services)
 if not services.is_remote:
-    right.subheader(t("overview.machine"), anchor=False)
     with right:
+        st.subheader(t("overview.machine"), anchor=False)
         draw_machine(services)

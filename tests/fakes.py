@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from glm_backend.errors import ModelNotReady
+from glm_backend.engine.request import SamplingParams
+from glm_backend.errors import ModelNotReady, UpstreamError
 from glm_backend.models.manager import ModelFacts, ModelRequest, ModelStatus
 from glm_backend.models.memory import MemoryEstimate
+from glm_backend.models.model import Message
 from glm_backend.services import Services
 from glm_backend.settings import Settings
-from glm_backend.testing import FakeModel
+from glm_backend.testing import FakeCompletion, FakeModel
+
+_SAY = re.compile(
+    r"say (?P<words>\d+) words(?: every (?P<pause>\d+) ms)?(?: after (?P<delay>\d+) ms)?"
+)
+
+
+@dataclass
+class ScriptedModel(FakeModel):
+    """A fake model that does what the question says.
+
+    "say 20 words every 50 ms after 300 ms" does; "then fail" ends it with an error. Anything else
+    is said back.
+    """
+
+    def complete(self, messages: Sequence[Message], params: SamplingParams) -> FakeCompletion:
+        question = messages[-1]["content"]
+        script = _SAY.search(question)
+        if script is None:
+            words = re.findall(r"\S*\s+|\S+", question)
+            return FakeModel(words).complete(messages, params)
+        count, pause, delay = (int(value or 0) for value in script.groups())
+        failing = UpstreamError(host="fake", reason="as asked") if "then fail" in question else None
+        model = replace(
+            self,
+            words=[f"w{i} " for i in range(count)],
+            pause_s=pause / 1000,
+            delay_s=delay / 1000,
+            error=failing,
+        )
+        return FakeModel.complete(model, messages, params)
 
 
 @dataclass

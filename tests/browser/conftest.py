@@ -1,0 +1,84 @@
+"""A real Chromium on real server processes. Any request to another host fails the test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.browser.chat_page import ChatPage
+from tests.browser.dashboard import Dashboard
+
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+_PATIENCE_MS = 20_000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, else the one that Playwright installed."""
+    expect.set_options(timeout=_PATIENCE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=_ARGUMENTS
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    """One dashboard on the fake model, for every test that does not kill it."""
+    running = Dashboard(tmp_path_factory.mktemp("shared") / "data").start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def open_page(chromium: Browser, dashboard: Dashboard) -> Iterator[Callable[..., Page]]:
+    """Opens browser windows; at the end, none of them may have asked another host for anything."""
+    contexts = []
+    elsewhere: list[str] = []
+
+    def watch(url: str) -> None:
+        if urlsplit(url).hostname not in ("127.0.0.1", None, ""):
+            elsewhere.append(url)
+
+    def open_(*, locale: str = "en-US", width: int = 1280, **options: object) -> Page:
+        context = chromium.new_context(
+            locale=locale, viewport={"width": width, "height": 800}, **options
+        )
+        context.set_default_timeout(_PATIENCE_MS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: watch(request.url))
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert elsewhere == []
+
+
+@pytest.fixture
+def chat(open_page: Callable[..., Page], dashboard: Dashboard) -> ChatPage:
+    """A new chat."""
+    return ChatPage(open_page(), dashboard.url).open()
