@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from glm_backend.completion import CompletionEvent, Text
 from glm_backend.engine.request import Failed, Finished, FinishReason, SamplingParams, Usage
@@ -38,7 +38,7 @@ class RemoteModel:
 
     quantization = "remote"
 
-    def __init__(self, client: httpx.Client, name: str, context_length: int) -> None:
+    def __init__(self, client: httpx2.Client, name: str, context_length: int) -> None:
         self._client = client
         self.name = name
         self.context_length = context_length
@@ -51,8 +51,8 @@ class RemoteModel:
         base = url.rstrip("/")
         base = base if base.endswith("/v1") else f"{base}/v1"
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
-        client = httpx.Client(base_url=base, headers=headers, timeout=timeout)
+        timeout = httpx2.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+        client = httpx2.Client(base_url=base, headers=headers, timeout=timeout)
         try:
             response = client.get("/models", timeout=_CONNECT_TIMEOUT_S)
             response.raise_for_status()
@@ -61,7 +61,7 @@ class RemoteModel:
         except StopIteration:
             client.close()
             raise UpstreamError(host=_host(url), reason="it offers no model") from None
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
             client.close()
             raise UpstreamError(host=_host(url), reason=_reason(error)) from error
         offered = known[name].get("max_model_len")
@@ -86,7 +86,7 @@ class RemoteCompletion:
 
     def __init__(
         self,
-        client: httpx.Client,
+        client: httpx2.Client,
         model: str,
         messages: Sequence[Message],
         params: SamplingParams,
@@ -197,6 +197,6 @@ def _host(url: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, httpx.HTTPStatusError):
+    if isinstance(error, httpx2.HTTPStatusError):
         return f"status {error.response.status_code}"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
