@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from glm_backend.completion import TokenCompletion
 from glm_backend.engine.local import EngineStats, LocalEngine
-from glm_backend.engine.request import Failed, SamplingParams, Token
+from glm_backend.engine.request import Failed, Generation, SamplingParams, Token
 from glm_backend.engine.runner import RaggedRunner, runner_for
 from glm_backend.errors import ModelUnsupported
 from glm_backend.models.loader import Dtype, load
@@ -80,8 +80,14 @@ class LanguageModel:
                 reason="its folder has no tokenizer, so it cannot take part in a chat",
                 remedy="Add the tokenizer's files to the folder and load it again.",
             )
-        generation = self._engine.submit(self.prompt_ids(messages), params)
+        generation = self.submit(self.prompt_ids(messages), params)
         return TokenCompletion(generation, self.tokenizer.detokenizer())
+
+    def submit(
+        self, ids: Sequence[int], params: SamplingParams, *, ignore_eos: bool = False
+    ) -> Generation:
+        """Starts an answer to a prompt of token ids; its events are tokens. See the engine."""
+        return self._engine.submit(ids, params, ignore_eos=ignore_eos)
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Next-token scores after every token of `ids`: [tokens, vocab], float32."""
@@ -100,7 +106,7 @@ class LanguageModel:
             temperature=temperature, top_p=1.0, max_new_tokens=max_new_tokens, seed=seed
         )
         answer = []
-        for event in self._engine.submit(ids, params, ignore_eos=ignore_eos).events():
+        for event in self.submit(ids, params, ignore_eos=ignore_eos).events():
             if isinstance(event, Token):
                 answer.append(event.token_id)
             elif isinstance(event, Failed):

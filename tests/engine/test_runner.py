@@ -143,7 +143,7 @@ def test_the_starter_model_answers_exactly_as_generate_does(starter: LoadedModel
     model = LanguageModel(starter)
     params = SamplingParams(temperature=0, max_new_tokens=40)
     alone = [model.generate_ids(prompt, 40) for prompt in prompts]
-    generations = [model._engine.submit(p, params) for p in prompts]
+    generations = [model.submit(p, params) for p in prompts]
     together = [ids_of(generation) for generation in generations]
     model._engine.close()
     starter.module.set_attn_implementation(own_attention)
@@ -157,12 +157,11 @@ def test_a_seeded_answer_is_the_same_alone_and_beside_neighbours(starter: Loaded
     model = LanguageModel(starter)
     prompt = starter.prompt_ids([{"role": "user", "content": "Tell me a story."}])
     params = SamplingParams(temperature=1.0, top_p=0.95, seed=11, max_new_tokens=40)
-    alone = ids_of(model._engine.submit(prompt, params))
+    alone = ids_of(model.submit(prompt, params))
     others = [
-        model._engine.submit(prompt[: 5 + i], SamplingParams(seed=i, max_new_tokens=60))
-        for i in range(3)
+        model.submit(prompt[: 5 + i], SamplingParams(seed=i, max_new_tokens=60)) for i in range(3)
     ]
-    beside = ids_of(model._engine.submit(prompt, params))
+    beside = ids_of(model.submit(prompt, params))
     for generation in others:
         ids_of(generation)
     model._engine.close()
