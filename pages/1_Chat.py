@@ -82,7 +82,7 @@ def draw_welcome(services: Services, actions: ChatActions) -> None:
         with st.container(key="suggestions", horizontal=True):
             for name in ("explain", "write", "code"):
                 text = t(f"suggestion.{name}")
-                st.button(text, key=f"suggest_{name}", on_click=actions.suggest, args=(text,))
+                st.button(text, key=f"suggest_{name}", on_click=actions.send, args=(text,))
 
 
 def draw_input(services: Services, view: ChatView | None, actions: ChatActions) -> None:
@@ -99,7 +99,9 @@ def draw_input(services: Services, view: ChatView | None, actions: ChatActions) 
                     icon=":material/stop_circle:",
                     on_click=actions.stop,
                 )
-        st.chat_input(t("chat.placeholder"), key="chat_input", on_submit=actions.send)
+        actions.restore_draft()
+        text = st.chat_input(t("chat.placeholder"), key="chat_input", on_submit=actions.submit)
+        actions.submit_late(text)
 
 
 def draw_context_meter(services: Services, view: ChatView | None) -> None:

@@ -49,6 +49,7 @@ def draw_table(services: Services, found: Choice) -> tuple[str, ...]:
     event = st.dataframe(
         history_table(rows),
         key=key,
+        height="content",
         hide_index=True,
         on_select="rerun",
         selection_mode="multi-row",

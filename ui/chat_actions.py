@@ -25,16 +25,29 @@ class ChatActions:
 
     # --- asking
 
-    def send(self) -> None:
-        """Sends what is in the input box; what is refused goes back into it."""
-        text = st.session_state["chat_input"] or ""
-        if not self._try(self._send, text):
-            st.session_state["chat_input"] = text
+    def submit(self) -> None:
+        """Sends what is in the input box."""
+        st.session_state["submitted"] = True
+        self.send(st.session_state["chat_input"] or "")
 
-    def suggest(self, text: str) -> None:
-        """Sends a suggested question."""
+    def submit_late(self, text: str | None) -> None:
+        """Sends what `submit` was not called for: the first click after a reconnection reaches a
+        session that does not know the page's callbacks yet."""
+        submitted = st.session_state.pop("submitted", False)
+        if text and not submitted:
+            self.send(text)
+            st.rerun()
+
+    def send(self, text: str) -> None:
+        """Sends a question; what is refused goes back into the input box."""
         if not self._try(self._send, text):
-            st.session_state["chat_input"] = text
+            st.session_state["draft"] = text
+
+    @staticmethod
+    def restore_draft() -> None:
+        """Called before the input box is drawn, which is when its text can be set."""
+        if "draft" in st.session_state:
+            st.session_state["chat_input"] = st.session_state.pop("draft")
 
     def _send(self, text: str) -> None:
         if self._id is not None:

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.chat_page import ChatPage
-from tests.browser.dashboard import Dashboard
+from tests.browser.dashboard import FAKE, Dashboard
 
 _ARGUMENTS = [
     "--no-sandbox",
@@ -50,6 +50,20 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     running = Dashboard(tmp_path_factory.mktemp("shared") / "data").start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Dashboard]]:
+    """Starts dashboards of a test's own, over `tmp_path / "data"`, and ends them."""
+    started = []
+
+    def start_(launcher: Path = FAKE, **environ: str) -> Dashboard:
+        started.append(Dashboard(tmp_path / "data", launcher, **environ))
+        return started[-1].start()
+
+    yield start_
+    for dashboard in started:
+        dashboard.stop()
 
 
 @pytest.fixture

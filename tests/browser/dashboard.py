@@ -39,17 +39,24 @@ class Dashboard:
 
     def start(self) -> Dashboard:
         """Returns once it answers."""
+        self._process = self._begin()
+        self.wait_for("/health")
+        return self
+
+    def run_to_end(self) -> int:
+        """For one that ends by itself: its exit code."""
+        return self._begin().wait(timeout=_START_S)
+
+    def _begin(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "streamlit", "run", str(self._launcher)]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [*command, "--server.port", str(self.port)],
                 cwd=ROOT,
                 env=self._environ,
                 stdout=log,
                 stderr=log,
             )
-        self.wait_for("/health")
-        return self
 
     def wait_for(self, path: str) -> None:
         """Waits until `path` answers with success."""
