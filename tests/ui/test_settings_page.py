@@ -1,0 +1,141 @@
+"""The settings page: what is typed, what is stored, and what may not be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from glm_backend.services import Services
+from tests.ui.conftest import shown
+
+Visit = Callable[..., AppTest]
+
+
+@pytest.fixture
+def page(visit: Visit) -> AppTest:
+    return visit("SETTINGS")
+
+
+def _stored(services: Services) -> dict[str, object]:
+    return services.store.user_settings(services.user_id)
+
+
+def test_parameters_are_saved_for_the_user(page: AppTest, services: Services) -> None:
+    page.slider(key="settings_temperature").set_value(0.25)
+    page.slider(key="settings_top_p").set_value(0.5)
+    page.slider(key="settings_repetition_penalty").set_value(1.1)
+    page.number_input(key="settings_top_k").set_value(40)
+    page.number_input(key="settings_max_new_tokens").set_value(256)
+    page.text_input(key="settings_seed").set_value("42")
+    page.text_area(key="settings_system_prompt").set_value("Be brief.").run()
+    assert "Not saved yet" in shown(page)
+    page.button(key="settings_save").click().run()
+    assert "Not saved yet" not in shown(page)
+    parameters = services.chat.parameters(services.user_id)
+    assert parameters.sampling.temperature == 0.25
+    assert parameters.sampling.top_p == 0.5
+    assert parameters.sampling.repetition_penalty == 1.1
+    assert parameters.sampling.top_k == 40
+    assert parameters.sampling.max_new_tokens == 256
+    assert parameters.sampling.seed == 42
+    assert parameters.system_prompt == "Be brief."
+
+
+def test_reset_goes_back_to_the_defaults(page: AppTest, services: Services) -> None:
+    page.slider(key="settings_temperature").set_value(1.5).run()
+    page.button(key="settings_save").click().run()
+    page.button(key="settings_reset").click().run()
+    assert page.slider(key="settings_temperature").value == 0.8
+    assert _stored(services) == {"language": "en"}
+
+
+@pytest.mark.parametrize("seed", ["-1", "one", str(2**63), "1.5"])
+def test_a_seed_that_may_not_be_is_refused(page: AppTest, services: Services, seed: str) -> None:
+    page.text_input(key="settings_seed").set_value(seed).run()
+    page.button(key="settings_save").click().run()
+    assert "seed" in page.error[0].value
+    assert "seed" not in _stored(services)
+
+
+def test_the_largest_seed_is_taken(page: AppTest, services: Services) -> None:
+    page.text_input(key="settings_seed").set_value(str(2**63 - 1)).run()
+    page.button(key="settings_save").click().run()
+    assert _stored(services)["seed"] == 2**63 - 1
+
+
+def test_stored_values_out_of_range_are_corrected_on_the_page(
+    visit: Visit, services: Services
+) -> None:
+    services.store.set_user_settings(
+        services.user_id, {"temperature": 9, "top_k": "many", "seed": -5, "system_prompt": 7}
+    )
+    page = visit("SETTINGS")
+    assert len(page.warning) == 4
+    assert page.slider(key="settings_temperature").value == 2.0
+    page.button(key="settings_save").click().run()
+    assert not page.warning
+    assert _stored(services)["temperature"] == 2.0
+
+
+def test_presets_are_saved_applied_and_deleted(page: AppTest, services: Services) -> None:
+    page.slider(key="settings_temperature").set_value(0.1)
+    page.text_input(key="settings_preset_name").set_value("Sober").run()
+    page.button(key="settings_preset_save").click().run()
+    page.button(key="settings_reset").click().run()
+    assert page.slider(key="settings_temperature").value == 0.8
+    page.selectbox(key="settings_preset").set_value("Sober").run()
+    page.button(key="settings_preset_apply").click().run()
+    assert page.slider(key="settings_temperature").value == 0.1
+    assert _stored(services)["temperature"] == 0.1
+    page.button(key="settings_preset_delete").click().run()
+    assert services.store.presets(services.user_id) == []
+
+
+def test_a_preset_needs_a_name(page: AppTest) -> None:
+    page.button(key="settings_preset_save").click().run()
+    assert "preset" in page.error[0].value
+
+
+def test_a_model_is_loaded_as_chosen_and_let_go(page: AppTest, services: Services) -> None:
+    page.selectbox(key="settings_model").set_value("chatglm3-6b").run()
+    page.segmented_control(key="settings_quantization").set_value("int4").run()
+    page.button(key="settings_load").click().run()
+    asked = services.models.asked[-1]
+    assert (asked.model, asked.quantization, asked.device) == ("chatglm3-6b", "int4", "auto")
+    page.button(key="settings_unload").click().run()
+    assert services.models.status().state == "empty"
+    assert page.button(key="settings_unload").disabled
+
+
+def test_a_folder_is_loaded_by_its_path(page: AppTest, services: Services) -> None:
+    before = len(services.models.asked)
+    page.selectbox(key="settings_model").set_value("folder").run()
+    page.button(key="settings_load").click().run()
+    assert "folder" in page.error[0].value
+    assert len(services.models.asked) == before
+    page.text_input(key="settings_folder").set_value(" /models/mine ").run()
+    page.button(key="settings_load").click().run()
+    assert services.models.asked[-1].model == "/models/mine"
+
+
+def test_what_does_not_fit_is_said_before_it_is_loaded(page: AppTest) -> None:
+    page.selectbox(key="settings_model").set_value("chatglm3-6b").run()
+    assert "only 8.00 GB are free" in page.get("progress")[-1].proto.text
+
+
+def test_measured_speeds_stand_beside_the_memory(visit: Visit, services: Services) -> None:
+    services.models.model.name = "SmolLM2 135M Instruct"
+    conversation = services.store.create_conversation(services.user_id).id
+    services.chat.send(services.user_id, conversation, "one two three").wait_saved(10)
+    table = visit("SETTINGS").dataframe[0].value
+    assert list(table["answers"]) == [1, 0, 0]
+    assert table["speed"][0] > 0
+    assert table["memory"][0] > table["memory"][1] > table["memory"][2]
+
+
+def test_the_language_is_kept(page: AppTest, services: Services) -> None:
+    page.segmented_control(key="settings_language").set_value("zh").run()
+    assert _stored(services)["language"] == "zh"
+    assert "回答方式" in shown(page)

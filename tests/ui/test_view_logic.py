@@ -1,0 +1,101 @@
+"""What pages compute before they draw."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from glm_backend.engine.request import Usage
+from glm_backend.errors import InvalidParameter
+from glm_backend.live_answer import LiveAnswer
+from glm_backend.store.values import Message
+from ui import generation
+from ui.chat_view import context_use, with_live
+from ui.transcript import bubble_text
+
+
+def _message(content: str = "", **values: object) -> Message:
+    fields: dict[str, object] = {
+        "id": "m",
+        "conversation_id": "c",
+        "parent_id": None,
+        "seq": 1,
+        "turn": 1,
+        "branch": 1,
+        "role": "assistant",
+        "content": content,
+        "status": "complete",
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    return Message(**{**fields, **values})  # type: ignore[arg-type]
+
+
+def test_a_message_shows_what_memory_holds_ahead_of_the_database() -> None:
+    live = LiveAnswer("m", "c", max_new_tokens=10)
+    live.append("new text", 2)
+    stored = _message("new", status="generating")
+    assert with_live(stored, live).content == "new text"
+    live.finish("stop", Usage(3, 2, 0.1, 0.2))
+    assert with_live(stored, live).status == "complete"
+    assert with_live(stored, live).prompt_tokens == 3
+    assert with_live(_message("x", id="other"), live).content == "x"
+    assert with_live(stored, None) is stored
+
+
+def test_the_context_in_use_comes_from_the_last_answer_that_knows() -> None:
+    old = _message(prompt_tokens=10, completion_tokens=5)
+    unknown = _message(prompt_tokens=None)
+    use = context_use([old, unknown], 100, 20)
+    assert use is not None
+    assert (use.used, use.reserved, use.overflows) == (15, 20, False)
+    full = context_use([_message(prompt_tokens=85, completion_tokens=None)], 100, 80)
+    assert full is not None
+    assert (full.reserved, full.overflows) == (50, True)
+    assert context_use([unknown], 100, 20) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "stored", "used"),
+    [
+        ("temperature", 9, 2.0),
+        ("temperature", -1, 0.0),
+        ("temperature", "hot", 0.8),
+        ("temperature", float("nan"), 0.8),
+        ("temperature", True, 0.8),
+        ("top_k", 5000, 1000),
+        ("top_k", 3.7, 3),
+        ("max_new_tokens", 0, 1),
+        ("seed", -3, 0),
+        ("seed", None, None),
+        ("system_prompt", 5, ""),
+    ],
+)
+def test_the_nearest_allowed_value_stands_in(name: str, stored: object, used: object) -> None:
+    values, corrections = generation.readable_values({name: stored})
+    assert values[name] == used
+    assert [c.name for c in corrections] == ([] if stored == used else [name])
+    generation.checked(values)
+
+
+@pytest.mark.parametrize("text", ["-1", "1e5", "０x1", "9" * 40])
+def test_a_seed_is_a_whole_number_within_limits(text: str) -> None:
+    with pytest.raises(InvalidParameter):
+        generation.read_seed(text)
+    assert generation.read_seed("  ") is None
+    assert generation.read_seed(" 7 ") == 7
+
+
+@pytest.mark.parametrize(
+    ("language", "shown"), [("vue", "text"), ("python", "python"), ("Python3", "text")]
+)
+def test_a_bubble_gets_only_languages_that_it_knows(language: str, shown: str) -> None:
+    text = bubble_text(_message(f"```{language} title=x\ncode\n```"))
+    assert text == f"```{shown}\ncode\n```"
+
+
+def test_a_bubble_is_short_and_never_fetches() -> None:
+    text = bubble_text(_message("![x](http://e.example/a.png) " + "word " * 2000))
+    assert text.startswith("[x](http://e.example/a.png)")
+    assert text.endswith("…")
+    assert len(text) < 2100
