@@ -22,5 +22,5 @@ def model_dir() -> Path:
 @pytest.fixture(scope="session")
 def starter(model_dir: Path) -> LoadedModel:
     """SmolLM2-135M-Instruct in float32."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two would wait for each other beside a browser
     return load("smollm2-135m", model_dir=model_dir)
