@@ -43,7 +43,7 @@ def draw_recent(services: Services) -> None:
                 query_params={"c": row.id},
                 width="stretch",
             )
-        st.page_link(HISTORY, label=t("chat.all_conversations"), icon=":material/history:")
+    st.page_link(HISTORY, label=t("chat.all_conversations"), icon=":material/history:")
 
 
 services = open_page()

@@ -37,10 +37,13 @@ def draw_chat(services: Services, conversation_id: str | None) -> None:
     with st.empty():
         draw_refusal(actions.place)
     # A placeholder, so that the welcome is gone as soon as there is something to read.
-    welcome = st.empty()
+    top = st.empty()
     if view is None or not view.messages:
-        with welcome.container(key="welcome"):
+        with top.container(key="welcome"):
             draw_welcome(services, actions)
+    elif not is_answering(services):
+        with top.container(key="no_model"):
+            draw_model_panel(services)
     body = draw_messages(view, actions) if view else None
     draw_input(services, view, actions)
     if view is None:
@@ -87,21 +90,22 @@ def draw_welcome(services: Services, actions: ChatActions) -> None:
 
 def draw_input(services: Services, view: ChatView | None, actions: ChatActions) -> None:
     """The box, Stop beside it while an answer runs, and how full the context is."""
-    with st.bottom:
-        with st.container(
-            key="chat_state", horizontal=True, vertical_alignment="center", gap="small"
-        ):
-            draw_context_meter(services, view)
-            if view is not None and view.running:
-                st.button(
-                    t("chat.stop"),
-                    key="chat_stop",
-                    icon=":material/stop_circle:",
-                    on_click=actions.stop,
-                )
-        actions.restore_draft()
-        text = st.chat_input(t("chat.placeholder"), key="chat_input", on_submit=actions.submit)
-        actions.submit_late(text)
+    with (
+        st.bottom,
+        st.container(key="chat_state", horizontal=True, vertical_alignment="center", gap="small"),
+    ):
+        draw_context_meter(services, view)
+        if view is not None and view.running:
+            st.button(
+                t("chat.stop"),
+                key="chat_stop",
+                icon=":material/stop_circle:",
+                on_click=actions.stop,
+            )
+    actions.restore_draft()
+    # Not inside st.bottom, although it goes there: only so does Streamlit keep to the newest text.
+    text = st.chat_input(t("chat.placeholder"), key="chat_input", on_submit=actions.submit)
+    actions.submit_late(text)
 
 
 def draw_context_meter(services: Services, view: ChatView | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from glm_backend.engine.request import LIMITS
+from glm_backend.errors import InvalidParameter
 from glm_backend.services import Services
 from ui import generation
 from ui.frame import draw_refusal, open_page
@@ -66,12 +66,12 @@ def has_changed(actions: GenerationActions, stored: dict[str, object]) -> bool:
     """True while the form holds something else than what is stored."""
     try:
         return actions.typed() != stored
-    except generation.InvalidParameter:
+    except InvalidParameter:
         return True
 
 
 def draw_slider(name: str) -> None:
-    low, high = LIMITS[name]
+    low, high = generation.limits(name)
     st.slider(
         t(f"settings.{name}"),
         float(low),
@@ -85,7 +85,7 @@ def draw_slider(name: str) -> None:
 
 
 def draw_number(name: str) -> None:
-    low, high = LIMITS[name]
+    low, high = generation.limits(name)
     st.number_input(
         t(f"settings.{name}"),
         int(low),

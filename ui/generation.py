@@ -44,6 +44,11 @@ def readable_values(
     return values, corrections
 
 
+def limits(name: str) -> tuple[float, float]:
+    """The lowest and the highest value that this parameter may have."""
+    return LIMITS[name]
+
+
 def nearest(name: str, value: object) -> object:
     """The allowed value of this parameter that is nearest to `value`."""
     if name == "system_prompt":

@@ -17,31 +17,33 @@ from ui.safe_markdown import clipped, plain, safe_markdown
 _HZ = 10
 
 
-def draw_message(message: Message, view: ChatView, actions: ChatActions) -> DeltaGenerator:
-    """Draws it; returns the place of its text, where a growing answer is drawn anew."""
-    growing = message.status == "generating"
-    last = message.id == view.messages[-1].id
-    with st.container(key=f"message_{message.id}"), st.chat_message(message.role):
+def draw_message(message: Message, view: ChatView, actions: ChatActions) -> DeltaGenerator | None:
+    """Draws it; returns the place of its text where that still grows."""
+    with st.chat_message(message.role):
         if st.session_state.get("editing") == message.id and not view.running:
-            return _draw_editor(message, actions)
+            _draw_editor(message, actions)
+            return None
+        growing = message.status == "generating"
         with st.container(key=f"answer_{message.id}"):
-            body = st.empty()
-        draw_text(body, message)
-        # Placeholders, so that nothing of an older version stays below a growing answer.
-        notes, foot = st.empty(), st.empty()
-        if not growing:
-            _draw_notes(notes, message, view.live)
-            with foot.container(
+            place = st.empty() if growing else None
+            (place or st).markdown(shown_text(message))
+        if growing:
+            st.empty()  # covers what stood below an older version
+            return place
+        with st.container(key=f"below_{message.id}", gap="xsmall"):
+            _draw_notes(message, view.live)
+            with st.container(
                 key=f"foot_{message.id}", horizontal=True, vertical_alignment="center"
             ):
                 _draw_versions(message, view, actions)
+                last = message.id == view.messages[-1].id
                 _draw_buttons(message, actions, last=last, disabled=view.running)
                 _draw_figures(message)
-    return body
+    return None
 
 
-def draw_text(body: DeltaGenerator, message: Message) -> None:
-    """The text of a message into its place."""
+def shown_text(message: Message) -> str:
+    """The text of a message as markdown for st.markdown."""
     text, cut = clipped(message.content)
     if message.role == "user":
         shown = safe_markdown(text, keep_lines=True)
@@ -51,7 +53,7 @@ def draw_text(body: DeltaGenerator, message: Message) -> None:
         shown = f":shimmer[{t('chat.thinking')}]"
     if cut:
         shown += f"\n\n*{t('chat.clipped', shown=len(text), all=len(message.content))}*"
-    body.markdown(shown)
+    return shown
 
 
 def follow(live: LiveAnswer, body: DeltaGenerator) -> None:
@@ -88,21 +90,20 @@ def _draw_figures(message: Message) -> None:
         st.caption(" · ".join(figures(message)))
 
 
-def _draw_notes(place: DeltaGenerator, message: Message, live: LiveAnswer | None) -> None:
+def _draw_notes(message: Message, live: LiveAnswer | None) -> None:
     """What a reader should know about this answer beside its text."""
-    with place.container(key=f"notes_{message.id}", gap="xsmall"):
-        if message.left_out:
-            st.caption(t("status.left_out", count=message.left_out))
-        if message.finish_reason == "length":
-            st.caption(t("status.length"))
-        if message.status in ("stopped", "interrupted"):
-            st.caption(t(f"status.{message.status}"))
-        mine = live is not None and live.message_id == message.id
-        if message.status == "failed":
-            error = live.error if mine and live else None
-            st.error(plain_error(error) if error else plain(message.error or t("status.failed")))
-        if mine and live and live.save_error is not None:
-            st.warning(t("status.not_saved", reason=plain_error(live.save_error)))
+    if message.left_out:
+        st.caption(t("status.left_out", count=message.left_out))
+    if message.finish_reason == "length":
+        st.caption(t("status.length"))
+    if message.status in ("stopped", "interrupted"):
+        st.caption(t(f"status.{message.status}"))
+    mine = live if live is not None and live.message_id == message.id else None
+    if message.status == "failed":
+        known = plain_error(mine.error) if mine and mine.error else plain(message.error or "")
+        st.error(known or t("status.failed"))
+    if mine and mine.save_error is not None:
+        st.warning(t("status.not_saved", reason=plain_error(mine.save_error)))
 
 
 def _draw_versions(message: Message, view: ChatView, actions: ChatActions) -> None:
@@ -152,7 +153,7 @@ def _draw_buttons(message: Message, actions: ChatActions, *, last: bool, disable
     )
 
 
-def _draw_editor(message: Message, actions: ChatActions) -> DeltaGenerator:
+def _draw_editor(message: Message, actions: ChatActions) -> None:
     st.text_area(
         t("chat.edit_label"),
         value=message.content,
@@ -169,4 +170,3 @@ def _draw_editor(message: Message, actions: ChatActions) -> DeltaGenerator:
             args=(message.id,),
         )
         st.button(t("chat.cancel"), key="edit_cancel", on_click=actions.cancel_edit)
-    return st.empty()

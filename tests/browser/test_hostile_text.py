@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from http.client import HTTPConnection
+
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from glm_backend.api.security import CONTENT_SECURITY_POLICY
 from tests.browser.chat_page import ChatPage
 from tests.browser.dashboard import Dashboard
 
@@ -85,3 +89,32 @@ def test_a_title_is_not_markdown(chat: ChatPage) -> None:
     heading = chat.page.get_by_role("heading").first
     expect(heading).to_contain_text("![t](http://leak.example/t.png) **bold**")
     expect(chat.in_list().first).to_contain_text("**bold**")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("127.0.0.1", 101), ("localhost", 101), ("rebound.example", 403)]
+)
+def test_a_page_under_a_foreign_name_cannot_come_in(
+    dashboard: Dashboard, host: str, status: int
+) -> None:
+    """A page elsewhere may point a name of its own at this machine (DNS rebinding)."""
+    connection = HTTPConnection("127.0.0.1", dashboard.port, timeout=10)
+    handshake = {
+        "Host": f"{host}:{dashboard.port}",
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    connection.request("GET", "/_stcore/stream", headers=handshake)
+    assert connection.getresponse().status == status
+    connection.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/chat", "/assets/dashboard.js", "/_stcore/health"])
+def test_every_answer_carries_the_policy(dashboard: Dashboard, path: str) -> None:
+    connection = HTTPConnection("127.0.0.1", dashboard.port, timeout=10)
+    connection.request("GET", path)
+    policy = connection.getresponse().getheader("content-security-policy")
+    assert policy == CONTENT_SECURITY_POLICY
+    connection.close()

@@ -45,14 +45,14 @@ def test_nothing_runs_over_the_edge_of_a_phone(
     page = open_page(width=375)
     page.goto(dashboard.url + path)
     settle(page)
-    assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 375
+    assert page.evaluate("document.querySelector('#stMain').scrollWidth") <= 375
 
 
 def test_a_chat_fits_on_a_phone(open_page: Callable[..., Page], dashboard: Dashboard) -> None:
     page = open_page(width=375)
     chat = ChatPage(page, dashboard.url).open()
     chat.ask("a_very_long_word_without_any_space_" * 6).wait_for_end()
-    assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 375
+    assert page.evaluate("document.querySelector('#stMain').scrollWidth") <= 375
     expect(chat.key("chat_regenerate")).to_be_visible()
 
 

@@ -47,7 +47,9 @@ def test_without_a_model_the_question_is_kept_and_the_history_is_readable(
     visit: Visit, services: Services, answered: str
 ) -> None:
     services.models.unload()
-    app = _ask(visit("CHAT", c=answered), "a new one")
+    app = visit("CHAT", c=answered)
+    assert "No model is loaded" in app.info[0].value
+    _ask(app, "a new one")
     assert "No model is loaded" in app.error[0].value
     assert app.chat_input(key="chat_input").proto.value == "a new one"
     assert len(app.chat_message) == 2
