@@ -2,7 +2,7 @@
 
     GLMError
     ├── UserError        what the person at the keyboard can mend (HTTP 4xx)
-    │   ├── EmptyMessage, MessageTooLong, ContextOverflow, InvalidParameter
+    │   ├── EmptyMessage, MessageTooLong, ContextOverflow, InvalidParameter, NoQuestion
     │   ├── UnknownConversation, UnknownMessage, UnknownPreset, AnswerRunning
     │   └── ModelNotReady, EngineBusy, Cancelled, LoopbackOnly
     ├── OperatorError    what the person who runs the machine can mend (HTTP 5xx)
@@ -89,6 +89,10 @@ class InvalidParameter(UserError):
     status = 422
 
 
+class NoQuestion(UserError):
+    template = "The last message is not the user's, so there is no question to answer."
+
+
 class UnknownConversation(UserError):
     template = "There is no conversation {conversation_id}. It may have been deleted."
     status = 404
@@ -127,7 +131,7 @@ class Cancelled(UserError):
 class LoopbackOnly(UserError):
     template = (
         "This is only for programs on this machine, which ask 127.0.0.1 or localhost directly. "
-        "Use the History page of the dashboard instead."
+        "Use the pages of the dashboard instead."
     )
     status = 403
 

@@ -42,7 +42,7 @@ MAY_IMPORT = {
         "store",
     },
     "testing": {"completion", "engine", "models"},
-    "api": {"chat", "models", "services", "store", "transfer"},
+    "api": {"chat", "completion", "engine", "models", "services", "store", "transfer"},
 }
 
 
