@@ -12,11 +12,12 @@ from glm_backend.errors import GLMError
 from glm_backend.models.catalog import CATALOG
 from glm_backend.models.manager import ModelRequest
 from glm_backend.models.memory import MemoryEstimate
+from glm_backend.models.model import Quantization
 from glm_backend.services import Services
 from ui.labels import t
 from ui.model_panel import size
 
-QUANTIZATIONS = ("none", "int8", "int4")
+QUANTIZATIONS: tuple[Quantization, ...] = ("none", "int8", "int4")
 #: Bars longer than this share of the free memory are cut: they do not fit, by how much is in the
 #: table.
 _SHOWN_SHARE = 1.6
@@ -28,7 +29,7 @@ class Need:
     """One model at one precision; estimate is None where it cannot be known."""
 
     model: str
-    quantization: str
+    quantization: Quantization
     estimate: MemoryEstimate | None
 
 
@@ -114,11 +115,11 @@ def memory_chart(found: list[Need], available_bytes: int) -> alt.LayerChart:
     return bars + names + line
 
 
-def _estimate(services: Services, model: str, quantization: str) -> MemoryEstimate | None:
+def _estimate(services: Services, model: str, quantization: Quantization) -> MemoryEstimate | None:
     settings = services.settings
     request = ModelRequest(
         model=model,
-        quantization=quantization,  # type: ignore[arg-type]
+        quantization=quantization,
         device=settings.device,
         dtype=settings.dtype,
         max_context=settings.max_context,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
@@ -11,14 +12,14 @@ from glm_backend.errors import GLMError, InvalidParameter
 from glm_backend.models.catalog import CATALOG, CatalogEntry
 from glm_backend.models.devices import devices
 from glm_backend.models.manager import ModelRequest
+from glm_backend.models.model import Quantization
 from glm_backend.services import Services
 from glm_backend.store.usage import Speed
 from ui.frame import plain_error
 from ui.labels import t
+from ui.machine import QUANTIZATIONS
 from ui.model_panel import size
 from ui.settings_actions import FOLDER, ModelActions
-
-QUANTIZATIONS = ("none", "int8", "int4")
 
 
 def draw_choice(services: Services) -> None:
@@ -76,6 +77,7 @@ def draw_precisions(services: Services) -> None:
     st.dataframe(
         table,
         hide_index=True,
+        placeholder="–",
         column_config={
             "precision": st.column_config.TextColumn(t("settings.quantization")),
             "memory": st.column_config.NumberColumn(t("settings.memory"), format="%.2f GB"),
@@ -112,23 +114,14 @@ def precision_table(
     return pd.DataFrame(rows)
 
 
-def _needed_gigabytes(services: Services, request: ModelRequest, quantization: str) -> float | None:
+def _needed_gigabytes(
+    services: Services, request: ModelRequest, quantization: Quantization
+) -> float | None:
     try:
-        estimate = services.models.estimate(replace_quantization(request, quantization))
+        estimate = services.models.estimate(replace(request, quantization=quantization))
     except GLMError:
         return None
     return estimate.needed_bytes / 1e9 if estimate.known else None
-
-
-def replace_quantization(request: ModelRequest, quantization: str) -> ModelRequest:
-    """The same request at another precision."""
-    return ModelRequest(
-        model=request.model,
-        quantization=quantization,  # type: ignore[arg-type]
-        device=request.device,
-        dtype=request.dtype,
-        max_context=request.max_context,
-    )
 
 
 def _prefill(services: Services) -> None:

@@ -94,7 +94,7 @@ def _draw_progress(services: Services, status: ModelStatus) -> None:
 
 
 def _draw_remedies(services: Services) -> None:
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             t("model.try_again"),
             key="model_retry",

@@ -66,3 +66,15 @@ def test_deleting_what_was_found_asks_first_and_can_be_undone(
 def test_an_empty_history_says_so(visit: Visit) -> None:
     app = visit("HISTORY", language="zh")
     assert "没有找到" in app.info[0].value
+
+
+def test_a_shorter_list_is_shown_from_a_page_that_it_has(visit: Visit, services: Services) -> None:
+    for i in range(45):
+        services.store.create_conversation(services.user_id, title=f"{'ab'[i % 2]} {i:02}")
+    page = visit("HISTORY")
+    page.session_state["history_page"] = 3
+    page.run()
+    assert len(page.dataframe[0].value) == 5
+    page.text_input(key="history_search").set_value("a ").run()
+    assert not page.exception
+    assert len(page.dataframe[0].value) == 3

