@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page, expect
 
+from glm_backend.services import Services
+from glm_backend.settings import Settings
 from tests.browser.chat_page import ChatPage, settle
 from tests.browser.dashboard import REAL, Dashboard
 
@@ -23,6 +25,9 @@ def test_ask_the_starter_model_load_it_in_int8_and_export(
     model_dir: Path,
     tmp_path: Path,
 ) -> None:
+    services = Services(Settings(data_dir=tmp_path / "data"))
+    services.store.set_user_settings(services.user_id, {"temperature": 0.0})
+    services.close()
     dashboard = start(REAL, GLM_MODEL_DIR=str(model_dir))
     page = open_page()
     page.goto(dashboard.url)
