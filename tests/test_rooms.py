@@ -42,6 +42,9 @@ MAY_IMPORT = {
         "store",
     },
     "testing": {"completion", "engine", "models"},
+    "progress": set(),
+    "terminal": {"completion", "context", "engine", "models"},
+    "gradio_demo": {"completion", "context", "engine", "models"},
     "api": {"chat", "completion", "engine", "models", "services", "store", "transfer"},
 }
 
