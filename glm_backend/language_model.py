@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import cast
 
 import psutil
@@ -13,9 +14,11 @@ from transformers import PreTrainedModel
 
 from glm_backend.completion import TokenCompletion
 from glm_backend.engine.local import EngineStats, LocalEngine
+from glm_backend.engine.prefix_runner import PrefixRunner
 from glm_backend.engine.request import Failed, Generation, SamplingParams, Token
-from glm_backend.engine.runner import RaggedRunner, runner_for
+from glm_backend.engine.runner import RaggedRunner, SoloRunner, runner_for
 from glm_backend.errors import ModelUnsupported
+from glm_backend.models.chatglm1 import ChatGLM1
 from glm_backend.models.loader import Dtype, load
 from glm_backend.models.model import LoadedModel, Message, Quantization, TextTokenizer
 from glm_backend.settings import Settings
@@ -31,8 +34,8 @@ class LanguageModel:
     def __init__(self, model: LoadedModel, *, max_concurrent: int = 8) -> None:
         torch.set_num_threads(_threads_beside_a_server())
         self._model = model
-        # Which of the two runners it is makes no difference from here on.
-        self._runner = cast(RaggedRunner, runner_for(cast(PreTrainedModel, model.module)))
+        # Which of the runners it is makes no difference from here on.
+        self._runner = cast(RaggedRunner, _runner(model))
         self._engine = LocalEngine(
             self._runner,
             name=model.name,
@@ -49,6 +52,11 @@ class LanguageModel:
     @property
     def family(self) -> str:
         return self._model.family
+
+    @property
+    def recognised(self) -> str:
+        """Why it is taken for its family."""
+        return self._model.recognised
 
     @property
     def quantization(self) -> str:
@@ -88,6 +96,8 @@ class LanguageModel:
         self, ids: Sequence[int], params: SamplingParams, *, ignore_eos: bool = False
     ) -> Generation:
         """Starts an answer to a prompt of token ids; its events are tokens. See the engine."""
+        if isinstance(self._runner, PrefixRunner):
+            self._runner.check(ids)
         return self._engine.submit(ids, params, ignore_eos=ignore_eos)
 
     def logits(self, ids: Sequence[int]) -> Tensor:
@@ -133,17 +143,26 @@ def _threads_beside_a_server() -> int:
     return max(1, min(usable or 1, psutil.cpu_count(logical=False) or 1) - 1)
 
 
-def load_model(
+def _runner(model: LoadedModel) -> RaggedRunner | SoloRunner | PrefixRunner:
+    if isinstance(model.module, ChatGLM1):
+        return PrefixRunner(model.module)
+    return runner_for(cast(PreTrainedModel, model.module), model.prefix)
+
+
+def load_model(  # noqa: PLR0917 - the order is public
     folder_or_catalog_id: str,
     quantization: Quantization = "none",
     dtype: Dtype = "auto",
     device: str = "auto",
+    ptuning: str | Path | None = None,
     on_progress: Callable[[str, float], None] | None = None,
+    family: str | None = None,
 ) -> LanguageModel:
     """Loads a model for a Python script: a catalogue id, or a folder on this machine.
 
-    on_progress: called with the stage and the fraction of it that is done, 0 to 1. Models are
-    kept where the dashboard keeps them (GLM_MODEL_DIR). Raises ModelError and its kinds.
+    ptuning: folder of a trained prefix (p-tuning v2). on_progress: called with the stage and the
+    fraction of it that is done, 0 to 1. family: overrides what a ChatGLM folder is taken for.
+    Models are kept where the dashboard keeps them (GLM_MODEL_DIR). Raises ModelError and its kinds.
     """
     settings = Settings.load()
     model = load(
@@ -151,6 +170,8 @@ def load_model(
         quantization=quantization,
         dtype=dtype,
         device=device,
+        ptuning=ptuning,
+        family=family,
         model_dir=settings.resolved_model_dir,
         on_progress=on_progress or (lambda stage, fraction: None),
     )

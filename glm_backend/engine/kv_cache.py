@@ -7,16 +7,31 @@ batch needs no padding: attention reads each sequence's own view.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
+
+#: Keys and values that stand before the first token, one pair a layer: [kv_heads, rows, head_dim].
+Prefix = Sequence[tuple[Tensor, Tensor]]
 
 
 class KVCache:
-    """The key and value rows of one sequence in every layer, `capacity` tokens at most."""
+    """The key and value rows of one sequence in every layer, `capacity` tokens at most.
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.length = 0
+    A trained prefix (p-tuning v2) fills the first rows and counts for no position.
+    """
+
+    def __init__(self, capacity: int, prefix: Prefix = ()) -> None:
+        self._prefix = prefix
+        self._prefix_rows = prefix[0][0].shape[1] if prefix else 0
+        self.capacity = capacity + self._prefix_rows
+        self.length = self._prefix_rows
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def position(self) -> int:
+        """The place of the next token in its text."""
+        return self.length - self._prefix_rows
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Writes new rows behind the `length` known ones; gives views of all rows so far.
@@ -26,6 +41,9 @@ class KVCache:
         """
         if layer not in self._layers:
             self._layers[layer] = (self._buffer(key), self._buffer(value))
+            if self._prefix:
+                for buffer, rows in zip(self._layers[layer], self._prefix[layer], strict=True):
+                    buffer[:, : self._prefix_rows] = rows
         keys, values = self._layers[layer]
         end = self.length + key.shape[1]
         keys[:, self.length : end] = key

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
-from glm_backend.engine.kv_cache import KVCache
+from glm_backend.engine.kv_cache import KVCache, Prefix
+from glm_backend.errors import InternalError
 
 ATTENTION = "glm_ragged"
 
@@ -31,6 +32,7 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 logger = logging.getLogger(__name__)
 
 CacheT = TypeVar("CacheT")
+KVT = TypeVar("KVT", bound=KVCache)
 
 
 @dataclass(slots=True)
@@ -63,17 +65,21 @@ class Runner(Protocol[CacheT]):
 
 
 class RaggedRunner:
-    """Runs any transformers causal language model that takes a custom attention function."""
+    """Runs any transformers causal language model that takes a custom attention function.
+
+    prefix: rows that every sequence finds before its first token.
+    """
 
     batched = True
 
-    def __init__(self, module: PreTrainedModel) -> None:
+    def __init__(self, module: PreTrainedModel, prefix: Prefix = ()) -> None:
         self._module = module
+        self._prefix = prefix
         self._device = next(module.parameters()).device
         module.set_attn_implementation(ATTENTION)
 
     def new_cache(self, capacity: int) -> KVCache:
-        return KVCache(capacity)
+        return KVCache(capacity, self._prefix)
 
     def forward(self, batch: Sequence[Stretch[KVCache]]) -> Tensor:
         last = torch.tensor([len(stretch.token_ids) for stretch in batch]).cumsum(0) - 1
@@ -86,10 +92,10 @@ class RaggedRunner:
         """The pass itself; `keep` chooses the places whose logits are wanted, 0 means all."""
         ids = [token for stretch in batch for token in stretch.token_ids]
         positions = [
-            stretch.cache.length + i for stretch in batch for i in range(len(stretch.token_ids))
+            stretch.cache.position + i for stretch in batch for i in range(len(stretch.token_ids))
         ]
         for stretch in batch:
-            stretch.mask = _causal_mask(stretch, self._device)
+            stretch.mask = causal_mask(stretch, self._device)
         with torch.inference_mode():
             output = self._module(
                 input_ids=torch.tensor([ids], device=self._device),
@@ -140,11 +146,12 @@ class SoloRunner:
         return logits
 
 
-def runner_for(module: PreTrainedModel) -> RaggedRunner | SoloRunner:
+def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> RaggedRunner | SoloRunner:
     """The batched runner where the model's own numbers come out of it, else the solo one.
 
     Whether a model family honours a foreign attention function is not written anywhere, so it is
-    tried: a few tokens through both ways, in two steps and beside a neighbour.
+    tried: a few tokens through both ways, in two steps and beside a neighbour. Raises
+    InternalError for a prefix that only the solo one could take.
     """
     solo, ids = SoloRunner(module), [5, 7, 11, 13, 17]
     cache = solo.new_cache(len(ids))
@@ -162,12 +169,14 @@ def runner_for(module: PreTrainedModel) -> RaggedRunner | SoloRunner:
         scale = expected.abs().max().clamp(min=1)
         matches = bool((both - expected).abs().max() <= _TOLERANCE[module.dtype] * scale)
     if matches:
-        return ragged
+        return RaggedRunner(module, prefix)
+    if prefix:
+        raise InternalError(message="this model cannot take a trained prefix")
     module.set_attn_implementation(own_attention)
     return solo
 
 
-def _causal_mask(stretch: Stretch[KVCache], device: torch.device) -> Tensor | None:
+def causal_mask(stretch: Stretch[KVT], device: torch.device) -> Tensor | None:
     """Which of the known rows each new token may see: bool [tokens, rows]; None if all."""
     tokens = len(stretch.token_ids)
     if tokens == 1:
@@ -200,10 +209,27 @@ def ragged_attention(
     The query heads that share a key head are laid out as more queries of that head: nothing is
     repeated, and one call serves decoding and reading a prompt.
     """
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    output = attend(
+        layer, query, key, value, ragged=ragged, scaling=scaling, sliding_window=sliding_window
+    )
+    return output, None
+
+
+def attend(
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    ragged: Sequence[Stretch[KVT]],
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+) -> Tensor:
+    """The same for models that are told to call it; shapes as above."""
     heads, total, head_dim = query.shape[1:]
     kv_heads = key.shape[1]
     output = query.new_empty(1, total, heads, value.shape[-1])
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
     start = 0
     for stretch in ragged:
         tokens = len(stretch.token_ids)
@@ -222,7 +248,7 @@ def ragged_attention(
         )
         output[0, new] = attended.view(heads, tokens, -1).transpose(0, 1)
         start += tokens
-    return output, None
+    return output
 
 
 AttentionInterface.register(ATTENTION, ragged_attention)

@@ -16,25 +16,15 @@ from glm_backend.errors import CheckpointDamaged, ModelUnsupported
 from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint
 from glm_backend.models.model import Quantization
 from glm_backend.models.quantization import is_quantizable, quantized_linear
+from glm_backend.models.row_quantization import RowQuantized, row_quantized_linear
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-#: ChatGLM and ChatGLM2/3 all call themselves this; transformers' own class is "glm".
-_CHATGLM = "chatglm"
 #: More than any published model has; a hostile config cannot keep the loader busy for ever.
 _MOST_LAYERS = 1000
-
-
-def chatglm_unsupported(model: str) -> ModelUnsupported:
-    """The honest answer for ChatGLM checkpoints, listed or found in a folder."""
-    return ModelUnsupported(
-        model=model,
-        reason="ChatGLM checkpoints cannot be read yet",
-        remedy="Choose another model, for example GLM-4-9B-Chat or the starter model.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +45,11 @@ def native_config(config: Mapping[str, Any], *, model: str, file: str) -> Pretra
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+    from glm_backend.models import chatglm1
+
     model_type = config["model_type"]
-    if model_type == _CHATGLM:
-        raise chatglm_unsupported(model)
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    own = model_type == chatglm1.MODEL_TYPE
+    if not own and model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ModelUnsupported(
             model=model,
             reason=f"models of the type {model_type!r} are not read yet",
@@ -74,7 +65,8 @@ def native_config(config: Mapping[str, Any], *, model: str, file: str) -> Pretra
     if not isinstance(layers, int) or layers > _MOST_LAYERS:
         raise CheckpointDamaged(file=file, reason=f"num_hidden_layers is {layers!r}")
     try:
-        return CONFIG_MAPPING[model_type].from_dict(dict(config))
+        kind = chatglm1.ChatGLM1Config if own else CONFIG_MAPPING[model_type]
+        return kind.from_dict(dict(config))
     except Exception as error:  # each class checks its values in its own way
         raise CheckpointDamaged(file=file, reason=f"its values make no model ({error})") from error
 
@@ -102,6 +94,7 @@ def assemble(
     total = max(1, checkpoint.size_bytes)
     for name, tensor in checkpoint.stream(lambda done: on_fraction(done / total)):
         if name in names:
+            _check_finite(tensor, name, str(checkpoint.tensors[name].file))
             _place(module, name, tensor, placement)
     _tie(module, names, placement)
     _check_filled(module, str(checkpoint.folder / CONFIG_FILE))
@@ -123,10 +116,15 @@ def _blueprint(
 def _empty_module(config: PretrainedConfig, placement: Placement, *, file: str) -> PreTrainedModel:
     """The module on the meta device, but for the buffers that no checkpoint carries."""
     import torch
+    from torch import nn
     from transformers import AutoModelForCausalLM
+
+    from glm_backend.models.chatglm1 import ChatGLM1, ChatGLM1Config
 
     def build(attention: str) -> PreTrainedModel:
         with torch.device("meta"):
+            if isinstance(config, ChatGLM1Config):
+                return nn.Module.to(ChatGLM1(config), placement.dtype)
             module: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, dtype=placement.dtype, attn_implementation=attention
             )
@@ -204,12 +202,29 @@ def _disagreement(missing: set[str], unexpected: set[str]) -> str:
     return f"the weights do not belong to this {CONFIG_FILE}: they {' and '.join(parts)}"
 
 
-def _place(module: PreTrainedModel, name: str, tensor: torch.Tensor, placement: Placement) -> None:
+def _check_finite(tensor: torch.Tensor | RowQuantized, name: str, file: str) -> None:
+    """One NaN makes every answer NaN; the smallest and largest value show it in one pass."""
+    import torch
+
+    if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel():
+        low, high = tensor.aminmax()
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise CheckpointDamaged(file=file, reason=f"{name} holds NaN or infinite numbers")
+
+
+def _place(
+    module: PreTrainedModel, name: str, tensor: torch.Tensor | RowQuantized, placement: Placement
+) -> None:
     """Puts one tensor where it belongs, quantised when it is the weight of a linear layer."""
     import torch
 
     path, _, leaf = name.rpartition(".")
     owner = module.get_submodule(path)
+    if isinstance(tensor, RowQuantized):
+        bias = owner._parameters["bias"]
+        layer = row_quantized_linear(tensor, bias, dtype=placement.dtype, device=placement.device)
+        _replace(module, path, layer)
+        return
     if placement.quantization != "none" and leaf == "weight" and is_quantizable(owner):
         _quantize(module, path, tensor, placement)
         return
@@ -231,9 +246,12 @@ def _quantize(
     linear = module.get_submodule(path)
     if linear is module.get_output_embeddings():  # type: ignore[no-untyped-call]
         placement = replace(placement, quantization="int8")
-    bias = linear._parameters["bias"]
+    _replace(module, path, quantized_linear(weight, linear._parameters["bias"], placement))
+
+
+def _replace(module: nn.Module, path: str, layer: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
-    setattr(module.get_submodule(parent), name, quantized_linear(weight, bias, placement))
+    setattr(module.get_submodule(parent), name, layer)
 
 
 def _tie(module: PreTrainedModel, present: set[str], placement: Placement) -> None:

@@ -15,6 +15,8 @@ Language = Literal["en", "zh"]
 #: Bytes of one weight. INT8: a value and a scale a row. INT4 in groups of 32: half a byte, and two
 #: bf16 numbers a group.
 BYTES_PER_WEIGHT = {"int8": 1.01, "int4": 0.625}
+#: The authors' own: a scale a row for either width.
+BYTES_PER_PUBLISHED_WEIGHT = {"int8": 1.01, "int4": 0.51}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class CatalogEntry:
     context_length: tokens. parameters: all weights; embedding_parameters: those of the input
     embedding, which stays in full precision (tied: a quantised copy of it is the head).
     download_bytes: what is fetched once. kv_values_per_token: keys and values of all layers.
-    languages: strongest first.
+    languages: strongest first. published: what its files are quantised to already.
     """
 
     id: str
@@ -41,6 +43,7 @@ class CatalogEntry:
     repo: str = ""
     package: str = ""
     tied_embedding: bool = False
+    published: Quantization = "none"
 
     @property
     def english_first(self) -> bool:
@@ -49,12 +52,16 @@ class CatalogEntry:
 
     def memory_bytes(self, quantization: Quantization, *, bytes_per_value: int = 4) -> int:
         """Estimate of the weights in memory; `bytes_per_value` is that of the full precision."""
-        if quantization == "none":
+        if quantization == self.published == "none":
             return self.parameters * bytes_per_value
         head = self.embedding_parameters  # of the same shape, and never below INT8
         others = self.parameters - head - (0 if self.tied_embedding else head)
-        packed = others * BYTES_PER_WEIGHT[quantization] + head * BYTES_PER_WEIGHT["int8"]
-        return int(packed + self.embedding_parameters * bytes_per_value)
+        head_bytes = bytes_per_value if quantization == "none" else BYTES_PER_WEIGHT["int8"]
+        if self.published == "none":
+            layer_bytes = BYTES_PER_WEIGHT[quantization]
+        else:
+            layer_bytes = BYTES_PER_PUBLISHED_WEIGHT[self.published]
+        return int(others * layer_bytes + head * (head_bytes + bytes_per_value))
 
 
 _CHATGLM_LICENCE = "ChatGLM2-6B / ChatGLM3-6B model licence (commercial use after registration)"
@@ -75,6 +82,7 @@ def _chatglm(model_id: str, title: str, repo: str, context: int, size: float) ->
         kv_values_per_token=2 * 28 * 2 * 128,
         licence=_CHATGLM_LICENCE,
         languages=("zh", "en"),
+        published="int4" if model_id.endswith("int4") else "none",
     )
 
 

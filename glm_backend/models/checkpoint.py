@@ -20,6 +20,8 @@ from glm_backend.models.weight_files import TensorInfo
 if TYPE_CHECKING:
     import torch
 
+    from glm_backend.models.row_quantization import RowQuantized
+
 CONFIG_FILE = "config.json"
 
 #: Where weights may be, best first: (index of shards, single file).
@@ -33,11 +35,16 @@ _HOSTILE_KEYS = {"auto_map", "attn_implementation", "experts_implementation", "c
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder whose config and weight headers were read and agree with each other."""
+    """A folder whose config and weight headers were read and agree with each other.
+
+    family: the architecture and its habits; recognised: how that was told, for people.
+    """
 
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
+    family: str
+    recognised: str
 
     @classmethod
     def open(cls, folder: Path, *, model: str) -> Checkpoint:
@@ -50,18 +57,34 @@ class Checkpoint:
         for file in _weight_files(folder, model):
             tensors.update(weight_files.headers(file))
         _check_index(folder, tensors)
-        return cls(folder, config, tensors)
+        family = config["model_type"]
+        return cls(folder, config, tensors, family, f"{CONFIG_FILE} says so")
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all weights as stored."""
         return sum(info.size_bytes for info in self.tensors.values())
 
-    def stream(self, on_bytes: Callable[[int], None]) -> Iterator[tuple[str, torch.Tensor]]:
+    def whole_number(self, key: str) -> int:
+        """A number that config.json must hold; raises CheckpointDamaged without it."""
+        value = self.config.get(key)
+        if type(value) is int and 0 < value < 2**31:
+            return value
+        reason = f"{key} is {value!r}; it must be a whole number above 0"
+        raise CheckpointDamaged(file=str(self.folder / CONFIG_FILE), reason=reason)
+
+    def stream(
+        self, on_bytes: Callable[[int], None]
+    ) -> Iterator[tuple[str, torch.Tensor | RowQuantized]]:
         """Every (name, tensor) once, on the CPU, file by file.
 
-        `on_bytes` is told how many bytes are done and may raise to stop.
+        `on_bytes` is told how many bytes are done and may raise to stop. Weights that were stored
+        as integers come whole, with their scales.
         """
+        yield from self.stored(on_bytes)
+
+    def stored(self, on_bytes: Callable[[int], None]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same for what the files hold, tensor by tensor."""
         done = 0
         for file in sorted({info.file for info in self.tensors.values()}):
             infos = [(name, info) for name, info in self.tensors.items() if info.file == file]
@@ -80,13 +103,14 @@ def read_config(folder: Path, *, model: str) -> dict[str, Any]:
     if not path.is_file():
         remedy = "Name a folder that holds config.json and weight files, or pick a listed model."
         raise ModelMissing(model=model, where=str(path), remedy=remedy)
-    config = _read_json(path)
+    config = read_json(path)
     if not isinstance(config.get("model_type"), str):
         raise CheckpointDamaged(file=str(path), reason="it names no model_type")
     return _cleaned(config)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises CheckpointDamaged when there is none."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -117,7 +141,7 @@ def _weight_files(folder: Path, model: str) -> list[Path]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointDamaged(file=str(index), reason="it holds no weight_map")
     for file in weight_map.values():

@@ -12,16 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from glm_backend.errors import ModelMissing, ModelUnsupported
+from glm_backend.models import chatglm_language
 from glm_backend.models.catalog import CATALOG, STARTER, CatalogEntry
+from glm_backend.models.chatglm import PublishedChatGLM, is_published
 from glm_backend.models.checkpoint import Checkpoint
 from glm_backend.models.hub import download
-from glm_backend.models.model import LoadedModel, Quantization
+from glm_backend.models.model import (
+    LoadedModel,
+    Prefix,
+    PromptFormat,
+    Quantization,
+    TextTokenizer,
+)
 from glm_backend.models.prompts import ChatTemplate
+from glm_backend.models.ptuning import read_prefix
 from glm_backend.models.starter import ensure_starter
 from glm_backend.models.tokenizer import TOKENIZER_FILE, FastTokenizer
 
 if TYPE_CHECKING:
     import torch
+
+    from glm_backend.models.assembly import Placement
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 #: Called with a stage ("downloading", "converting", "reading", "quantizing", "starting") and how
@@ -43,22 +54,31 @@ def load(
     dtype: Dtype = "auto",
     device: str = "auto",
     max_context: int = 0,
+    family: str | None = None,
+    ptuning: str | Path | None = None,
     model_dir: Path,
     on_progress: Progress = _unheard,
     hub_endpoint: str | None = None,
 ) -> LoadedModel:
     """Loads a catalogue id or the path of a model folder.
 
-    max_context: tokens, 0 takes the model's own limit. model_dir: where downloads and conversions
-    are kept. hub_endpoint: a mirror of the hub. Raises ModelError (ModelMissing, StarterMissing,
-    ModelUnsupported, CheckpointDamaged, DownloadFailed) and what `on_progress` raises.
+    max_context: tokens, 0 takes the model's own limit. family: overrides what a ChatGLM folder is
+    taken for. ptuning: folder of a trained prefix (p-tuning v2) for ChatGLM2 and ChatGLM3.
+    Weights published as INT8 or INT4 stay that; `quantization` then only adds an INT8 head.
+    model_dir: where downloads and conversions are kept. hub_endpoint: a mirror of the hub. Raises
+    ModelError (ModelMissing, StarterMissing, ModelUnsupported, CheckpointDamaged, DownloadFailed)
+    and what `on_progress` raises.
     """
     from glm_backend.models.assembly import Placement, assemble
     from glm_backend.models.quantization import weight_bytes
 
     entry = CATALOG.get(source)
     checkpoint = prepare(
-        source, model_dir=model_dir, on_progress=on_progress, hub_endpoint=hub_endpoint
+        source,
+        family=family,
+        model_dir=model_dir,
+        on_progress=on_progress,
+        hub_endpoint=hub_endpoint,
     )
     folder = checkpoint.folder
     name = entry.title if entry else folder.name
@@ -70,26 +90,26 @@ def load(
         checkpoint, placement, model=name, on_fraction=lambda done: on_progress(stage, done)
     )
     on_progress("starting", 0.0)
-    tokenizer = prompt_format = None
-    if (folder / TOKENIZER_FILE).is_file():
-        tokenizer = FastTokenizer.open(folder)
-        prompt_format = ChatTemplate.open(folder, name)
+    tokenizer, prompt_format, more_eos = _language(checkpoint, module.config, name)
+    prefix = _prefix(checkpoint, ptuning, module.config, placement, name)
     limit = _context_length(module.config)
     loaded = LoadedModel(
         id=source,
         name=name,
-        family=str(checkpoint.config["model_type"]),
+        family=checkpoint.family,
+        recognised=checkpoint.recognised,
         module=module,
         tokenizer=tokenizer,
         prompt_format=prompt_format,
         context_length=min(max_context, limit) if max_context else limit,
-        eos_ids=_eos_ids(folder, module.config, prompt_format),
+        eos_ids=_eos_ids(folder, module.config) | more_eos,
         vocab_size=module.config.get_text_config().vocab_size,
-        quantization=quantization,
+        quantization=published_quantization(checkpoint) or quantization,
         dtype=placement.dtype,
         device=target,
         memory_bytes=weight_bytes(module),
         english_first=entry.english_first if entry else False,
+        prefix=prefix,
     )
     on_progress("starting", 1.0)
     return loaded
@@ -98,6 +118,7 @@ def load(
 def prepare(
     source: str,
     *,
+    family: str | None = None,
     model_dir: Path,
     on_progress: Progress = _unheard,
     hub_endpoint: str | None = None,
@@ -114,9 +135,59 @@ def prepare(
     if folder is None:
         assert entry is not None, "what is neither listed nor a folder was refused above"
         folder = _bring(entry, model_dir, on_progress, hub_endpoint)
-    checkpoint = Checkpoint.open(folder, model=source)
-    check(checkpoint, model=entry.title if entry else source)
+    name = entry.title if entry else source
+    checkpoint = _understood(Checkpoint.open(folder, model=source), name, family)
+    check(checkpoint, model=name)
     return checkpoint
+
+
+def _understood(checkpoint: Checkpoint, name: str, family: str | None) -> Checkpoint:
+    """A published ChatGLM folder under native names; every other as it is."""
+    if is_published(checkpoint):
+        return PublishedChatGLM.translate(checkpoint, model=name, family=family)
+    if family not in (None, checkpoint.family):
+        raise ModelUnsupported(
+            model=name,
+            reason=f"it cannot be {family!r}: its config.json says {checkpoint.family!r}",
+            remedy="Leave family out.",
+        )
+    return checkpoint
+
+
+def _language(
+    checkpoint: Checkpoint, config: Any, name: str
+) -> tuple[TextTokenizer | None, PromptFormat | None, frozenset[int]]:
+    """Tokenizer, prompt format, and the ends of an answer that they name."""
+    if isinstance(checkpoint, PublishedChatGLM):
+        return chatglm_language.open_folder(checkpoint, vocab_size=config.vocab_size, name=name)
+    if not (checkpoint.folder / TOKENIZER_FILE).is_file():
+        return None, None, frozenset()
+    template = ChatTemplate.open(checkpoint.folder, name)
+    named = () if template.eos_id is None else (template.eos_id,)
+    return FastTokenizer.open(checkpoint.folder), template, frozenset(named)
+
+
+def _prefix(
+    checkpoint: Checkpoint,
+    ptuning: str | Path | None,
+    config: Any,
+    placement: Placement,
+    name: str,
+) -> Prefix:
+    """The trained prefix that was asked for, or the one among the folder's own weights."""
+    source = Path(ptuning).expanduser() if ptuning else None
+    if source is None and isinstance(checkpoint, PublishedChatGLM):
+        source = checkpoint.prefix_file
+    if source is None:
+        return ()
+    kind = {"dtype": placement.dtype, "device": placement.device}
+    return read_prefix(source, config, model=name, **kind)
+
+
+def published_quantization(checkpoint: Checkpoint) -> Quantization | None:
+    """What the stored weights are quantised to, where they are."""
+    bits = checkpoint.bits if isinstance(checkpoint, PublishedChatGLM) else None
+    return None if bits is None else "int8" if bits == 8 else "int4"
 
 
 def _bring(
@@ -130,14 +201,9 @@ def _bring(
 
 
 def refuse_hopeless(source: str, *, model_dir: Path) -> None:
-    """Raises at once for what can never be loaded: ModelMissing, ModelUnsupported."""
-    from glm_backend.models.assembly import chatglm_unsupported
-
-    entry = CATALOG.get(source)
-    if entry is None and local_folder(source, model_dir=model_dir) is None:
+    """Raises at once for what can never be loaded: ModelMissing."""
+    if source not in CATALOG and local_folder(source, model_dir=model_dir) is None:
         raise _nothing_at(source)
-    if entry is not None and entry.family.startswith("chatglm"):
-        raise chatglm_unsupported(entry.title)
 
 
 def local_folder(source: str, *, model_dir: Path) -> Path | None:
@@ -190,12 +256,10 @@ def _context_length(config: Any) -> int:
     return length if isinstance(length, int) and length > 0 else _DEFAULT_CONTEXT
 
 
-def _eos_ids(folder: Path, config: Any, template: ChatTemplate | None) -> frozenset[int]:
+def _eos_ids(folder: Path, config: Any) -> frozenset[int]:
     """Every id that ends an answer: chat models often name more of them than their config does."""
     named = [config.get_text_config().eos_token_id]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the file is optional
         named.append(json.loads((folder / "generation_config.json").read_bytes())["eos_token_id"])
-    if template is not None:
-        named.append(template.eos_id)
     flat = [i for value in named for i in (value if isinstance(value, list) else [value])]
     return frozenset(i for i in flat if isinstance(i, int))

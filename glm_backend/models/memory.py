@@ -80,7 +80,9 @@ def needed_by_checkpoint(
     weights = 0.0
     for name, info in checkpoint.tensors.items():
         values = math.prod(info.shape)
-        if quantization == "none" or len(info.shape) != 2 or "embed" in name:
+        if info.quantized:
+            weights += info.size_bytes
+        elif quantization == "none" or len(info.shape) != 2 or "embed" in name:
             weights += values * bytes_per_value
         else:
             kind = "int8" if name.startswith("lm_head") else quantization

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypedDict
 
 from glm_backend.errors import ModelUnsupported
 
@@ -15,13 +15,20 @@ if TYPE_CHECKING:
     import torch
 
 Quantization = Literal["none", "int8", "int4"]
+Prefix = Sequence[tuple["torch.Tensor", "torch.Tensor"]]
 
 
 class Message(TypedDict):
-    """One message of a conversation; role is system, user or assistant."""
+    """One message of a conversation; role is system, user or assistant.
+
+    ChatGLM3 also knows observation (what a tool said), tools on a system message and metadata on
+    an assistant's (the tool it called).
+    """
 
     role: str
     content: str
+    tools: NotRequired[object]
+    metadata: NotRequired[str]
 
 
 class Detokenizer(Protocol):
@@ -58,12 +65,15 @@ class LoadedModel:
 
     context_length: tokens of prompt and answer together. eos_ids: any of them ends an answer.
     vocab_size: width of the logits. memory_bytes: bytes of the weights as held, counted.
-    tokenizer and prompt_format are None where the folder has no tokenizer.
+    tokenizer and prompt_format are None where the folder has no tokenizer. recognised: why it is
+    taken for its family, for people. prefix: keys and values of each layer that stand before every
+    conversation (p-tuning), [kv_heads, rows, head_dim]; mostly none.
     """
 
     id: str
     name: str
     family: str
+    recognised: str
     module: torch.nn.Module
     tokenizer: TextTokenizer | None
     prompt_format: PromptFormat | None
@@ -75,6 +85,7 @@ class LoadedModel:
     device: torch.device
     memory_bytes: int
     english_first: bool
+    prefix: Prefix = ()
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The whole conversation as ids, up to where the answer begins.
@@ -85,7 +96,8 @@ class LoadedModel:
         if self.prompt_format is None:
             raise ModelUnsupported(
                 model=self.name,
-                reason="its folder has no tokenizer.json, so text cannot be turned into tokens",
-                remedy="Add the model's tokenizer.json to the folder and load it again.",
+                reason="its folder has no tokenizer.json (ChatGLM: tokenizer.model), "
+                "so text cannot be turned into tokens",
+                remedy="Add the model's own file to the folder and load it again.",
             )
         return self.prompt_format.prompt_ids(messages)

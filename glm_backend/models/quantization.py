@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 INT4_GROUP = 32
-_SMALLEST_SCALE = 1e-8
+SMALLEST_SCALE = 1e-8
 #: Rows quantised at a time: their float32 copies stay in the cache, which halves the time.
 _ROWS_AT_ONCE = 128
 
@@ -81,7 +81,7 @@ def _row_blocks(weight: Tensor) -> list[slice]:
 
 def rowwise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """float [N, K] -> int8 [N, K] and scale [N], weight = q * scale."""
-    scale = weight.abs().amax(1).clamp(min=_SMALLEST_SCALE) / 127
+    scale = weight.abs().amax(1).clamp(min=SMALLEST_SCALE) / 127
     return torch.round(weight / scale[:, None]).to(torch.int8), scale
 
 
@@ -93,7 +93,7 @@ def groupwise_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     groups = weight.view(weight.shape[0], -1, INT4_GROUP)
     low, high = groups.amin(2), groups.amax(2)
-    scale = ((high - low) / 15).clamp(min=_SMALLEST_SCALE).bfloat16()
+    scale = ((high - low) / 15).clamp(min=SMALLEST_SCALE).bfloat16()
     zero = (low + 8 * scale.float()).bfloat16()
     steps = (groups - zero.float()[..., None]) / scale.float()[..., None]
     q = torch.round(steps + 8).clamp(0, 15).to(torch.uint8).view_as(weight)
@@ -116,17 +116,21 @@ class OneDnnInt8Linear(nn.Module):
         self.register_buffer("packed", torch.ops.onednn.qlinear_prepack(q, None))
         self.register_buffer("scale", scale)
         self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.int64))
-        self.register_parameter("bias", _frozen(bias))
+        self.register_parameter("bias", frozen(bias))
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features).float()  # [rows, in]
-        absmax = rows.abs().amax(1, keepdim=True).clamp(min=_SMALLEST_SCALE)
-        levels = torch.round(rows / absmax * 127).add_(128).to(torch.uint8)
-        y = torch.ops.onednn.qlinear_pointwise(
-            levels, 1 / 127, 128, self.packed, self.scale, self.zeros,
+        absmax = rows.abs().amax(1, keepdim=True).clamp(min=SMALLEST_SCALE)
+        y = self.product(torch.round(rows / absmax * 127))
+        return finished(y.mul_(absmax), x, self.bias)
+
+    def product(self, levels: Tensor) -> Tensor:
+        """(levels / 127) @ weight.T; levels: [rows, in], whole numbers from -127 to 127."""
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+            levels.add(128).to(torch.uint8), 1 / 127, 128, self.packed, self.scale, self.zeros,
             None, 1.0, 0, torch.float32, "none", [], "none",
         )  # fmt: skip
-        return _finished(y.mul_(absmax), x, self.bias)
+        return y
 
 
 class PortableInt8Linear(nn.Module):
@@ -141,11 +145,11 @@ class PortableInt8Linear(nn.Module):
         self.out_features, self.in_features = q.shape
         self.register_buffer("q", q)
         self.register_buffer("scale", scale)
-        self.register_parameter("bias", _frozen(bias))
+        self.register_parameter("bias", frozen(bias))
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.q.to(x.dtype)).float() * self.scale
-        return _finished(y, x, self.bias)
+        return finished(y, x, self.bias)
 
 
 class PackedInt4Linear(nn.Module):
@@ -163,14 +167,14 @@ class PackedInt4Linear(nn.Module):
         self.register_buffer("packed", packed)
         # [groups, out, 2], as the kernel reads it
         self.register_buffer("scale_zero", scale_zero.transpose(0, 1).contiguous())
-        self.register_parameter("bias", _frozen(bias))
+        self.register_parameter("bias", frozen(bias))
 
     def forward(self, x: Tensor) -> Tensor:
         rows = F.pad(x.reshape(-1, self.in_features).bfloat16(), (0, self.padding))
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(
             rows, self.packed, INT4_GROUP, self.scale_zero
         )
-        return _finished(y, x, self.bias)
+        return finished(y, x, self.bias)
 
 
 class PortableInt4Linear(nn.Module):
@@ -185,7 +189,7 @@ class PortableInt4Linear(nn.Module):
         self.out_features, self.in_features = q.shape[0], columns
         self.register_buffer("packed", (q[:, ::2] << 4) | q[:, 1::2])
         self.register_buffer("scale_zero", scale_zero)
-        self.register_parameter("bias", _frozen(bias))
+        self.register_parameter("bias", frozen(bias))
 
     def weight(self, dtype: torch.dtype) -> Tensor:
         """The dequantised weights [out, in]."""
@@ -196,14 +200,14 @@ class PortableInt4Linear(nn.Module):
         return wide[:, : self.in_features]
 
     def forward(self, x: Tensor) -> Tensor:
-        return _finished(F.linear(x, self.weight(x.dtype)), x, self.bias)
+        return finished(F.linear(x, self.weight(x.dtype)), x, self.bias)
 
 
-def _frozen(bias: Tensor | None) -> nn.Parameter | None:
+def frozen(bias: Tensor | None) -> nn.Parameter | None:
     return None if bias is None else nn.Parameter(bias, requires_grad=False)
 
 
-def _finished(y: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+def finished(y: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
     """y as [..., out] in x's type, with the bias added."""
     if bias is not None:
         y = y + bias

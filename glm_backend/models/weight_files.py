@@ -2,8 +2,9 @@
 
 .safetensors files are read plainly, without mapping them: a mapping counts as memory of this
 process, cannot be larger than the machine, and kills the process when the file is cut meanwhile.
-.bin files are pickles and go through torch's weights_only loader (CVE-2025-32434). Knows nothing
-of folders and configs.
+.bin files are pickles and go through torch's weights_only loader (CVE-2025-32434); they are mapped,
+because torch would read a whole file of gigabytes to give one tensor of it, or only its shape.
+Knows nothing of folders and configs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,7 @@ class TensorInfo:
     """Where one tensor is and what it looks like.
 
     kind: the format's name of its type; offset_bytes: from the start of the file (both only in
-    .safetensors files).
+    .safetensors files). quantized: it stands for integers with scales, and stays as it is.
     """
 
     file: Path
@@ -41,6 +43,7 @@ class TensorInfo:
     size_bytes: int
     kind: str = ""
     offset_bytes: int = 0
+    quantized: bool = False
 
 
 def headers(file: Path) -> dict[str, TensorInfo]:
@@ -49,7 +52,7 @@ def headers(file: Path) -> dict[str, TensorInfo]:
         return _safetensors_headers(file)
     return {
         name: TensorInfo(file, tuple(tensor.shape), tensor.nbytes)
-        for name, tensor in _unpickled(file, device="meta").items()
+        for name, tensor in _unpickled(file).items()
     }
 
 
@@ -58,7 +61,7 @@ def tensors(file: Path, infos: Iterable[tuple[str, TensorInfo]]) -> Iterator[tup
     if file.suffix == ".safetensors":
         yield from _safetensors(file, infos)
         return
-    state = _unpickled(file, device="cpu")
+    state = _unpickled(file)
     for name, _ in infos:
         yield name, state.pop(name).clone()  # a pickled tensor may hold on to a larger storage
 
@@ -129,12 +132,13 @@ def _read_into(opened: Any, buffer: memoryview) -> None:
         buffer = buffer[count:]
 
 
-def _unpickled(file: Path, *, device: str) -> dict[str, torch.Tensor]:
-    """A .bin file as tensors on `device`; torch refuses classes other than tensors."""
+def _unpickled(file: Path) -> dict[str, torch.Tensor]:
+    """A .bin file as tensors on the CPU; torch refuses classes other than tensors."""
     import torch
 
     try:
-        state = torch.load(file, map_location=device, weights_only=True)
+        zipped = zipfile.is_zipfile(file)  # the form before torch 1.6 was not, and cannot be mapped
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError) as error:
         first_line = str(error).partition("\n")[0]
         raise _damaged(file, f"it cannot be read safely ({first_line})") from error

@@ -18,7 +18,6 @@ from transformers import (
 )
 
 from glm_backend.errors import Cancelled, ModelUnsupported
-from glm_backend.models.catalog import CATALOG
 from glm_backend.models.loader import load
 from glm_backend.models.model import LoadedModel
 from tests.models import tiny
@@ -144,13 +143,6 @@ def test_a_listed_model_is_fetched_from_the_hub_once(tmp_path: Path) -> None:
         assert len(hub.ranges("model.safetensors")) == 1
     assert list(dict.fromkeys(stages)) == ["downloading", "reading", "starting"]
     assert (model.name, model.family, model.english_first) == ("GLM-4-9B-Chat", "glm", False)
-
-
-@pytest.mark.parametrize("model_id", [m for m in CATALOG if m.startswith("chatglm")])
-def test_chatglm_is_refused_before_anything_is_fetched(model_id: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelUnsupported, match="cannot be read yet"):
-        load(model_id, model_dir=tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_goes_forward_and_can_stop_the_work(tmp_path: Path) -> None:

@@ -101,6 +101,14 @@ def broken(folder: Path) -> str:
     return str(folder)
 
 
+def unreadable(folder: Path) -> str:
+    """A folder of a kind that is no chat model."""
+    tiny.make(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "t5"}))
+    return str(folder)
+
+
 def enormous(folder: Path) -> str:
     """A model folder of 4 TB, all of it a hole."""
     tiny.make(folder)
@@ -209,7 +217,7 @@ def test_the_old_model_answers_until_the_new_one_is_known_to_be_good(
         (str(tmp_path / "nothing"), ModelMissing),
         (broken(tmp_path / "broken"), CheckpointDamaged),
         (enormous(tmp_path / "enormous"), OutOfMemory),
-        ("chatglm3-6b", ModelUnsupported),
+        (unreadable(tmp_path / "unreadable"), ModelUnsupported),
     ):
         manager.load(ModelRequest(source))
         status = manager.wait(LONG_S)

@@ -1,0 +1,78 @@
+"""What the programs of the ChatGLM family do with an answer's text before it is shown.
+
+Pure functions of text. ChatGLM3 may call a tool; the authors hand that call to eval(), here it is
+parsed and must consist of literals.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import re
+from collections.abc import Sequence
+from typing import Any
+
+#: What the models write where their training data had a date.
+_TRAINING_TIME = ("[[训练时间]]", "2023年")
+_WIDE = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
+_HAN = "[\u4e00-\u9fff]"
+
+
+def chatglm2_answer(text: str) -> str:
+    """ChatGLM2: no space around it, and the year that the model leaves open."""
+    return text.strip().replace(*_TRAINING_TIME)
+
+
+def chatglm1_answer(text: str) -> str:
+    """The first ChatGLM: the same, and punctuation beside a Chinese character becomes wide."""
+    text = chatglm2_answer(text)
+    for narrow, wide in _WIDE.items():
+        text = re.sub(rf"({_HAN}){re.escape(narrow)}", rf"\1{wide}", text)
+        text = re.sub(rf"{re.escape(narrow)}({_HAN})", rf"{wide}\1", text)
+    return text
+
+
+def chatglm3_answer(
+    output: str, history: Sequence[dict[str, Any]]
+) -> tuple[str | dict[str, Any], list[dict[str, Any]]]:
+    """ChatGLM3: the answer or the tool call it ends with, and the history with its messages.
+
+    The first line of a message is its metadata: empty, or the tool that is called. With tools in
+    the history, a call is {"name", "parameters"}; what is no call of literals, and anything called
+    without tools, is {"name", "content"}. `history` stays as it is.
+    """
+    messages: list[dict[str, Any]] = copy.deepcopy(list(history))
+    answer: str | dict[str, Any] = ""
+    for part in output.split("<|assistant|>"):
+        metadata, separator, content = part.partition("\n")
+        if not separator:
+            metadata, content = "", part
+        if metadata.strip():
+            answer = _called(metadata.strip(), content, messages)
+        else:
+            content = content.strip()
+            answer = content.replace(*_TRAINING_TIME)
+        messages.append({"role": "assistant", "metadata": metadata, "content": content})
+    return answer, messages
+
+
+def _called(name: str, content: str, messages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if messages and messages[0]["role"] == "system" and "tools" in messages[0]:
+        inside = "\n".join(content.split("\n")[1:-1])  # between the lines of ```
+        parameters = tool_parameters(inside)
+        if parameters is not None:
+            return {"name": name, "parameters": parameters}
+    return {"name": name, "content": content}
+
+
+def tool_parameters(call: str) -> dict[str, Any] | None:
+    """The arguments of "tool_call(key=literal, ...)"; None for anything else. Nothing is run."""
+    try:
+        tree = ast.parse(call.strip(), mode="eval").body
+        match tree:
+            case ast.Call(func=ast.Name(id="tool_call"), args=[], keywords=keywords):
+                named = {k.arg: ast.literal_eval(k.value) for k in keywords}
+                return None if None in named else {str(k): v for k, v in named.items()}
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        pass
+    return None
