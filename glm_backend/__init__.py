@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from glm_backend.chat import ChatService as ChatService
+    from glm_backend.drop_in import AutoModel as AutoModel
+    from glm_backend.drop_in import AutoTokenizer as AutoTokenizer
     from glm_backend.language_model import LanguageModel as LanguageModel
     from glm_backend.language_model import load_model as load_model
     from glm_backend.services import Services as Services
     from glm_backend.settings import Settings as Settings
 
 _HOME = {
+    "AutoModel": "drop_in",
+    "AutoTokenizer": "drop_in",
     "ChatService": "chat",
     "LanguageModel": "language_model",
     "load_model": "language_model",
@@ -24,7 +28,15 @@ _HOME = {
     "Settings": "settings",
 }
 
-__all__ = ["ChatService", "LanguageModel", "Services", "Settings", "load_model"]
+__all__ = [
+    "AutoModel",
+    "AutoTokenizer",
+    "ChatService",
+    "LanguageModel",
+    "Services",
+    "Settings",
+    "load_model",
+]
 
 
 def __getattr__(name: str) -> object:

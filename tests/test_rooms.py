@@ -42,6 +42,7 @@ MAY_IMPORT = {
         "store",
     },
     "testing": {"completion", "engine", "models"},
+    "drop_in": {"engine", "language_model", "models", "settings"},
     "progress": set(),
     "terminal": {"completion", "context", "engine", "models"},
     "gradio_demo": {"completion", "context", "engine", "models"},

@@ -1,0 +1,281 @@
+"""AutoModel and AutoTokenizer as scripts for ChatGLM know them, on our own loader and engine.
+
+A script that says `from transformers import AutoModel, AutoTokenizer` works again with that line
+changed. `trust_remote_code` is taken and means nothing: no code of a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from glm_backend.engine.request import Failed, Finished, SamplingParams, Token
+from glm_backend.errors import InvalidParameter, ModelUnsupported
+from glm_backend.language_model import LanguageModel
+from glm_backend.models import chatglm_language
+from glm_backend.models.catalog import CATALOG
+from glm_backend.models.chatglm import PublishedChatGLM
+from glm_backend.models.chatglm_text import chatglm1_answer, chatglm2_answer, chatglm3_answer
+from glm_backend.models.loader import Dtype, load, prepare, refuse_hopeless
+from glm_backend.models.model import LoadedModel, Message, TextTokenizer
+from glm_backend.models.tokenizer import FastTokenizer
+from glm_backend.settings import Settings
+
+History = list[Any]
+Turn = tuple[Any, ...]
+_ANSWERS = {"chatglm": chatglm1_answer, "chatglm2": chatglm2_answer}
+
+
+class AutoTokenizer:
+    """Where scripts ask for the tokenizer."""
+
+    @staticmethod
+    def from_pretrained(path: str, *, trust_remote_code: bool = False) -> TextTokenizer:
+        """The tokenizer of a folder or catalogue entry; raises ModelError.
+
+        `encode` adds no special ids and parses none out of text.
+        """
+        settings = Settings.load()
+        checkpoint = prepare(_source(path), model_dir=settings.resolved_model_dir)
+        if not isinstance(checkpoint, PublishedChatGLM):
+            return FastTokenizer.open(checkpoint.folder)
+        size = checkpoint.config["vocab_size"]
+        tokenizer, _, _ = chatglm_language.open_folder(checkpoint, vocab_size=size, name=path)
+        if tokenizer is None:
+            raise ModelUnsupported(
+                model=path,
+                reason="its folder has no tokenizer.model",
+                remedy="Add that file to the folder.",
+            )
+        return tokenizer
+
+
+class AutoModel:
+    """Where scripts ask for the model."""
+
+    @staticmethod
+    def from_pretrained(
+        path: str, *, trust_remote_code: bool = False, device: str = "cpu"
+    ) -> ChatModel:
+        """A model to be loaded from a folder or catalogue entry; raises ModelMissing.
+
+        The weights are read at `eval()` or the first question, as they are wanted by then: nothing
+        is read as float32 only to be halved.
+        """
+        source = _source(path)
+        refuse_hopeless(source, model_dir=Settings.load().resolved_model_dir)
+        return ChatModel(_Plan(source, device))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the script has asked for so far. bits: 0 leaves the weights as they are."""
+
+    source: str
+    device: str
+    dtype: Dtype = "auto"
+    bits: Literal[0, 4, 8] = 0
+
+    def load(self) -> LanguageModel:
+        settings = Settings.load()
+        model_dir = settings.resolved_model_dir
+        model = load(self.source, dtype=self.dtype, device=self.device, model_dir=model_dir)
+        if self.bits and model.quantization == "none":  # what is published quantised stays so
+            _quantize(model, self.bits)
+        return LanguageModel(model, max_concurrent=settings.max_concurrent)
+
+
+@dataclass(slots=True)
+class Past:
+    """What `stream_chat` gives for past_key_values: the ids that the next question follows."""
+
+    ids: list[int]
+
+
+class ChatModel:
+    """A model with the methods of ChatGLM's own class. Not for several threads at once."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+        self._loaded: LanguageModel | None = None
+
+    def quantize(self, bits: Literal[4, 8]) -> ChatModel:
+        """The authors' own quantisation: one scale a row, q = round(weight / scale)."""
+        if bits not in (4, 8):
+            raise InvalidParameter(name="bits", value=repr(bits), allowed="4 or 8")
+        return self._changed(replace(self._plan, bits=bits))
+
+    def half(self) -> ChatModel:
+        return self._changed(replace(self._plan, dtype="float16"))
+
+    def bfloat16(self) -> ChatModel:
+        return self._changed(replace(self._plan, dtype="bfloat16"))
+
+    def float(self) -> ChatModel:
+        return self._changed(replace(self._plan, dtype="float32"))
+
+    def cuda(self, device: int | None = None) -> ChatModel:
+        name = "cuda" if device is None else f"cuda:{device}"
+        return self._changed(replace(self._plan, device=name))
+
+    def cpu(self) -> ChatModel:
+        return self._changed(replace(self._plan, device="cpu"))
+
+    def eval(self) -> ChatModel:
+        """Loads the model; raises ModelError."""
+        self._model()
+        return self
+
+    def close(self) -> None:
+        """Ends the model's thread and gives its memory back; a question would load it again."""
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
+
+    def chat(
+        self, tokenizer: object, query: str, history: History | None = None, **options: Any
+    ) -> tuple[Any, History]:
+        """The answer, and the history with it; the list that was given stays as it is.
+
+        history: (query, answer) pairs, for ChatGLM3 its messages with roles. options: max_length
+        (8192 tokens of prompt and answer; 2048 for the first ChatGLM), do_sample, top_p and
+        temperature (0.8, 0.8; 0.7, 0.95), top_k, repetition_penalty, seed. Raises InvalidParameter,
+        ContextOverflow and what ended the answer.
+        """
+        answer: tuple[Any, History] | None = None
+        for answer in self.stream_chat(tokenizer, query, history, **options):  # noqa: B007
+            pass
+        return self._turn("", query, history or []) if answer is None else answer
+
+    def stream_chat(
+        self,
+        tokenizer: object,
+        query: str,
+        history: History | None = None,
+        past_key_values: Past | None = None,
+        return_past_key_values: bool = False,
+        **options: Any,
+    ) -> Iterator[Turn]:
+        """(the whole answer so far, the history with it) at each token; see `chat`.
+
+        past_key_values: what the turn before gave as its third value with return_past_key_values;
+        the new question then follows those very tokens.
+        """
+        model = self._model()
+        turns = list(history or [])
+        asked = self._prompt(model, query, turns, past_key_values)
+        before = len(past_key_values.ids) if past_key_values else 0
+        params = _sampling(model.family, options, prompt_tokens=len(asked) - before)
+        past = Past(asked)
+        for text in _texts(model, past, params):
+            answer = self._turn(text, query, turns)
+            yield (*answer, past) if return_past_key_values else answer
+
+    def _changed(self, plan: _Plan) -> ChatModel:
+        if plan != self._plan:
+            self.close()
+        self._plan = plan
+        return self
+
+    def _model(self) -> LanguageModel:
+        if self._loaded is None:
+            self._loaded = self._plan.load()
+        return self._loaded
+
+    def _prompt(
+        self, model: LanguageModel, query: str, turns: History, past: Past | None
+    ) -> list[int]:
+        question: Message = {"role": "user", "content": query}
+        if model.family == "chatglm3":
+            before = [] if past else turns
+            return [*(past.ids if past else ()), *model.prompt_ids([*before, question])]
+        if past and turns and model.family == "chatglm2" and model.tokenizer:
+            text = f"\n\n[Round {len(turns) + 1}]\n\n问：{query}\n\n答："
+            # The tokenizer begins every text with a space of its own, which is no part of this one.
+            return [*past.ids, *model.tokenizer.encode(text)[1:]]
+        messages: list[Message] = []
+        for asked, answer in turns:
+            messages.append({"role": "user", "content": asked})
+            messages.append({"role": "assistant", "content": answer})
+        return model.prompt_ids([*messages, question])
+
+    def _turn(self, text: str, query: str, turns: Sequence[Any]) -> tuple[Any, History]:
+        family = self._model().family
+        if family == "chatglm3":
+            return chatglm3_answer(text, [*turns, {"role": "user", "content": query}])
+        answer = _ANSWERS.get(family, str.strip)(text)
+        return answer, [*turns, (query, answer)]
+
+
+def _texts(model: LanguageModel, past: Past, params: SamplingParams) -> Iterator[str]:
+    """The raw text so far, at each token that adds to it; `past` grows behind it.
+
+    As in the originals: ChatGLM3 shows a token when the next has come, and so never the one at
+    which max_length ends the answer; the others show the whole answer once more at its end.
+    """
+    assert model.tokenizer is not None, "a prompt was made with it"
+    late = model.family == "chatglm3"
+    detokenizer, text, last = model.tokenizer.detokenizer(), "", None
+    generation = model.submit(tuple(past.ids), params)
+    try:
+        for event in generation.events():
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Finished) and event.reason == "length":
+                return
+            if last is not None:
+                past.ids.append(last)
+            shown = last if late else event.token_id if isinstance(event, Token) else None
+            piece = "" if shown is None else detokenizer.push(shown)
+            if isinstance(event, Finished):
+                piece += detokenizer.finish()
+            text += piece
+            if text and (piece or isinstance(event, Finished)):
+                yield text
+            last = event.token_id if isinstance(event, Token) else None
+    finally:
+        generation.cancel()
+
+
+def _sampling(family: str, options: dict[str, Any], *, prompt_tokens: int) -> SamplingParams:
+    """SamplingParams of the originals' options; prompt_tokens: of this turn alone."""
+    first = family == "chatglm"
+    defaults = (0.7, 0.95) if first else (0.8, 0.8)
+    given: dict[str, Any] = {"top_p": defaults[0], "temperature": defaults[1], **options}
+    max_length = given.pop("max_length", 2048 if first else 8192)
+    if not given.pop("do_sample", True):
+        given["temperature"] = 0.0
+    for name, only in {"num_beams": 1, "logits_processor": None}.items():
+        if given.pop(name, only) != only:
+            raise InvalidParameter(name=name, value=repr(options[name]), allowed=f"{only}")
+    room = max_length - prompt_tokens
+    if room < 1:
+        allowed = f"more than the {prompt_tokens} tokens of the prompt"
+        raise InvalidParameter(name="max_length", value=max_length, allowed=allowed)
+    return SamplingParams(max_new_tokens=min(room, 32768), **given)
+
+
+def _quantize(model: LoadedModel, bits: Literal[4, 8]) -> None:
+    """Replaces the linear layers, but the one that gives the logits, as the authors do."""
+    from torch import nn
+
+    from glm_backend.models.quantization import weight_bytes
+    from glm_backend.models.row_quantization import quantized_by_rows, row_quantized_linear
+
+    linear = [(n, m) for n, m in model.module.named_modules() if isinstance(m, nn.Linear)]
+    for name, layer in linear:
+        if name.endswith("lm_head"):
+            continue
+        rows = quantized_by_rows(layer.weight.data.half(), bits)  # published in half precision
+        bias = None if layer.bias is None else layer.bias.data
+        packed = row_quantized_linear(rows, bias, dtype=model.dtype, device=model.device)
+        model.module.set_submodule(name, packed)
+    model.quantization = "int4" if bits == 4 else "int8"
+    model.memory_bytes = weight_bytes(model.module)
+
+
+def _source(path: str) -> str:
+    """A catalogue id for the hub names that scripts have ("THUDM/chatglm2-6b"), else the path."""
+    named = {entry.repo: entry.id for entry in CATALOG.values() if entry.repo}
+    return named.get(path, path)

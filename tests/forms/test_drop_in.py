@@ -1,0 +1,99 @@
+"""The Python form, against what the original programs answered, where those records are at hand."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glm_backend.drop_in import AutoModel, AutoTokenizer
+from glm_backend.errors import InvalidParameter, ModelMissing
+from tests.models import tiny
+
+FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures"
+recorded = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the records are not at hand")
+
+
+def as_pairs(history: Any) -> Any:
+    """JSON knows no tuples."""
+    return [tuple(turn) if isinstance(turn, list) else turn for turn in history]
+
+
+@recorded
+@pytest.mark.parametrize("name", ["chatglm2", "chatglm2-int4", "chatglm3"])
+def test_greedy_chats_are_those_of_the_originals(name: str) -> None:
+    folder = str(FIXTURES / name)
+    golden = json.loads((FIXTURES / name / "golden.json").read_text(encoding="utf-8"))["chat"]
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True).float().eval()
+    history: list[Any] = []
+    for title, record in golden.items():
+        if title == "stream_chat_cache_reuse":
+            continue
+        if title == "stream_chat":
+            pieces = list(model.stream_chat(tokenizer, record["query"], [], do_sample=False))
+            assert [text for text, _ in pieces] == record["yields"]
+            assert pieces[-1][1] == as_pairs(record["last_history"])
+            continue
+        given = history if "turn2" in title else record.get("history", [])
+        before = copy.deepcopy(given)
+        length = record.get("max_length", 8192)
+        response, grown = model.chat(
+            tokenizer, record["query"], given, do_sample=False, max_length=length
+        )
+        assert response == record["response"]
+        assert grown == as_pairs(record["new_history"])
+        assert given == before
+        history = grown
+    past, history = None, []
+    for record in golden["stream_chat_cache_reuse"]:
+        steps = list(
+            model.stream_chat(
+                tokenizer,
+                record["query"],
+                history,
+                past_key_values=past,
+                return_past_key_values=True,
+                do_sample=False,
+                max_length=record["max_length"],
+            )
+        )
+        _, history, past = steps[-1]
+        assert [text for text, _, _ in steps] == record["yields"]
+        assert history == as_pairs(record["history"])
+        assert past is not None
+        assert len(past.ids) == record["past_len_after"]
+    model.close()
+
+
+def test_a_folder_that_is_not_there_is_said_at_once() -> None:
+    with pytest.raises(ModelMissing):
+        AutoModel.from_pretrained("no such folder", trust_remote_code=True)
+
+
+def test_any_chat_model_talks_in_pairs(tmp_path: Path) -> None:
+    tiny.make(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path), trust_remote_code=True)
+    assert tokenizer.decode(tokenizer.encode("你好")) == "你好"
+    model = AutoModel.from_pretrained(str(tmp_path), trust_remote_code=True).float().eval()
+    asked = {"do_sample": False, "max_length": 60}
+    first, history = model.chat(tokenizer, "hi", history=[], **asked)
+    assert history == [("hi", first)]
+    *_, (last, grown) = model.stream_chat(
+        tokenizer, "more", history, do_sample=False, max_length=200
+    )
+    assert history == [("hi", first)]
+    assert grown == [("hi", first), ("more", last)]
+    for bits in (8, 4):
+        response, _ = model.quantize(bits).eval().chat(tokenizer, "hi", **asked)
+        assert isinstance(response, str)
+    with pytest.raises(InvalidParameter):
+        model.quantize(3)  # type: ignore[arg-type]
+    with pytest.raises(InvalidParameter):
+        model.chat(tokenizer, "hi", max_length=3)
+    with pytest.raises(InvalidParameter):
+        model.chat(tokenizer, "hi", num_beams=4)
+    model.close()
