@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -101,7 +102,8 @@ def _queries() -> Iterator[str]:
 @contextmanager
 def _stopped_by_ctrl_c(completion: Completion) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
-        completion.cancel()
+        # In a thread: the handler interrupts this one, which may hold the very lock of `cancel`.
+        threading.Thread(target=completion.cancel).start()
 
     before = signal.signal(signal.SIGINT, stop)
     try:
