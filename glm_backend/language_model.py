@@ -17,7 +17,6 @@ from glm_backend.engine.local import EngineStats, LocalEngine
 from glm_backend.engine.prefix_runner import PrefixRunner
 from glm_backend.engine.request import Failed, Generation, SamplingParams, Token
 from glm_backend.engine.runner import RaggedRunner, SoloRunner, runner_for
-from glm_backend.errors import ModelUnsupported
 from glm_backend.models.chatglm1 import ChatGLM1
 from glm_backend.models.loader import Dtype, load
 from glm_backend.models.model import LoadedModel, Message, Quantization, TextTokenizer
@@ -83,13 +82,9 @@ class LanguageModel:
 
     def complete(self, messages: Sequence[Message], params: SamplingParams) -> TokenCompletion:
         """Starts an answer; see `Completer`."""
-        if self.tokenizer is None:
-            raise ModelUnsupported(
-                model=self.name,
-                reason="its folder has no tokenizer, so it cannot take part in a chat",
-                remedy="Add the tokenizer's files to the folder and load it again.",
-            )
-        generation = self.submit(self.prompt_ids(messages), params)
+        ids = self.prompt_ids(messages)
+        assert self.tokenizer is not None, "what has no tokenizer has no prompts either"
+        generation = self.submit(ids, params)
         return TokenCompletion(generation, self.tokenizer.detokenizer())
 
     def submit(

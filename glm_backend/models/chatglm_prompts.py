@@ -1,9 +1,8 @@
 """Conversations -> token ids, as the programs of the ChatGLM family write them.
 
 Text typed by people is encoded apart from control tokens, so nothing in it becomes one. ChatGLM2
-and the first ChatGLM have no system prompt of their own: here it stands at the head of the first
-question, where the user of the original would have typed it, so that every prompt still begins as
-in training.
+has no system prompt of its own: here it stands at the head of the first question, where the user
+of the original would have typed it, so that every prompt still begins as in training.
 """
 
 from __future__ import annotations
@@ -53,16 +52,6 @@ def chatglm2_text(history: Sequence[tuple[str, str]], query: str) -> str:
         for i, (asked, answer) in enumerate(history, 1)
     )
     return f"{done}[Round {len(history) + 1}]\n\n问：{query}\n\n答："
-
-
-def chatglm1_text(history: Sequence[tuple[str, str]], query: str) -> str:
-    """The first ChatGLM-6B's prompt as text: rounds count from 0, one alone is bare."""
-    if not history:
-        return query
-    done = "".join(
-        f"[Round {i}]\n问：{asked}\n答：{answer}\n" for i, (asked, answer) in enumerate(history)
-    )
-    return f"{done}[Round {len(history)}]\n问：{query}\n答："
 
 
 class ChatGLM2Prompt:

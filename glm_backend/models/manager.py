@@ -59,7 +59,10 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model that answers at present. memory_bytes: weights as held, counted."""
+    """The model that answers at present. memory_bytes: weights as held, counted.
+
+    recognised: why it is taken for its family, for people.
+    """
 
     id: str
     name: str
@@ -71,6 +74,7 @@ class ModelFacts:
     memory_bytes: int
     english_first: bool
     load_seconds: float
+    recognised: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +326,7 @@ def _facts(model: LoadedModel, load_seconds: float) -> ModelFacts:
         device=str(model.device),
         memory_bytes=model.memory_bytes,
         english_first=model.english_first,
+        recognised=model.recognised,
         load_seconds=load_seconds,
     )
 

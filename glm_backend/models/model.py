@@ -93,6 +93,13 @@ class LoadedModel:
         Raises ModelUnsupported when the folder has no tokenizer or no chat template, or when the
         template refuses the conversation.
         """
+        if self.prompt_format is None and self.family == "chatglm":
+            raise ModelUnsupported(
+                model=self.name,
+                reason="the first ChatGLM-6B takes token ids only, because its tokenizer "
+                "(ice_text.model) is not read",
+                remedy="Choose ChatGLM2-6B or ChatGLM3-6B to chat.",
+            )
         if self.prompt_format is None:
             raise ModelUnsupported(
                 model=self.name,

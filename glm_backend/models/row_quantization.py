@@ -7,6 +7,7 @@ models: integers and scales go in, a module that acts like nn.Linear comes out.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,8 +25,9 @@ from glm_backend.models.quantization import (
 )
 
 Bits = Literal[4, 8]
-#: Rows widened at a time where no kernel fits: their float32 copies stay in the cache.
+#: Rows widened at a time where no kernel fits: their copies stay in the cache.
 _ROWS_AT_ONCE = 256
+_INTEGER_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,9 @@ def row_quantized_linear(
 ) -> nn.Module:
     """A layer that computes with these very integers.
 
-    In float32 its results are those of the dequantised weights (INT8 on CPUs to 5 digits), in
-    half precision on CPUs INT4 runs on torch's kernel, which rounds to bfloat16.
+    In float32 its results are those of the dequantised weights (on CPUs to 5 digits: activations
+    become integers of 16 bits), in half precision on CPUs INT4 runs on torch's kernel, which
+    rounds to bfloat16.
     """
     if weight.bits == 8:
         if device.type == "cpu" and int8_kernel_is_exact():
@@ -90,28 +93,41 @@ def row_quantized_linear(
     fits = device.type == "cpu" and rows % 16 == columns % 32 == 0
     if fits and dtype is not torch.float32 and int4_kernel_is_exact():
         return KernelInt4Linear(weight, bias)
+    if device.type == "cpu" and int_product_is_exact():
+        return TwoPartInt4Linear(weight, bias, device)
     return RowInt4Linear(weight, bias, device)
 
 
 class TwoPartInt8Linear(OneDnnInt8Linear):
     """oneDNN's INT8 product with activations in two parts of 8 bits each.
 
-    One part alone is wrong by 1 % of the largest activation, which is the error of our own INT8;
-    both together by 0.005 %, for the same reading of the weights.
+    One part alone is wrong by about 1 % of an output, which is the error of our own INT8; both
+    together by 0.005 %, for the same reading of the weights.
     """
 
     def __init__(self, weight: RowQuantized, bias: Tensor | None) -> None:
         super().__init__(weight.q, weight.scale.float(), bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, self.in_features).float()  # [rows, in]
-        absmax = rows.abs().amax(1, keepdim=True).clamp(min=SMALLEST_SCALE)
-        levels = rows / absmax * 127
-        coarse = torch.round(levels)
-        fine = torch.round((levels - coarse) * 254)  # what was rounded away is at most 1/2
-        y = self.product(torch.cat([coarse, fine]))
-        y = (y[: len(rows)] + y[len(rows) :] / 254).mul_(absmax)
-        return finished(y, x, self.bias)
+        levels, absmax = in_two_parts(x.reshape(-1, self.in_features).float())
+        return finished(joined(self.product(levels)).mul_(absmax), x, self.bias)
+
+
+def in_two_parts(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """[rows, in] -> whole numbers from -127 to 127 [2 * rows, in], and the scales [rows, 1].
+
+    Below the coarse values stand the fine ones: what rounding took, at most 1/2, in 1/254.
+    """
+    absmax = rows.abs().amax(1, keepdim=True).clamp(min=SMALLEST_SCALE)
+    levels = rows / absmax * 127
+    coarse = torch.round(levels)
+    return torch.cat([coarse, torch.round((levels - coarse) * 254)]), absmax
+
+
+def joined(y: Tensor) -> Tensor:
+    """The product of both parts, [2 * rows, out], as one: [rows, out]."""
+    coarse, fine = y.chunk(2)
+    return coarse + fine / 254
 
 
 class RowInt8Linear(nn.Module):
@@ -157,6 +173,38 @@ class RowInt4Linear(nn.Module):
             for block in torch.split(self.packed, _ROWS_AT_ONCE)
         ]
         return finished(torch.cat(blocks, -1).float() * self.scale, x, self.bias)
+
+
+class TwoPartInt4Linear(RowInt4Linear):
+    """The same in integers: three times as fast as in float32 for a few rows (measured).
+
+    Integers add up the same in any company, so a row's result is bit-equal alone and in a batch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels, absmax = in_two_parts(x.reshape(-1, self.in_features).float())
+        whole = levels.to(torch.int8)
+        even, odd = whole[:, ::2].contiguous(), whole[:, 1::2].contiguous()
+        blocks = [
+            torch._int_mm(even, upper(block).T) + torch._int_mm(odd, lower(block).T)
+            for block in torch.split(self.packed, _INTEGER_ROWS_AT_ONCE)
+        ]
+        y = joined(torch.cat(blocks, 1).float() * (self.scale / 127))
+        return finished(y.mul_(absmax), x, self.bias)
+
+
+@functools.cache
+def int_product_is_exact() -> bool:
+    """Whether torch's product of INT8 matrices is there for CPUs and adds up as it should."""
+    try:
+        product = torch._int_mm(torch.full((2, 256), 127, dtype=torch.int8), _sevens().T)
+        return bool((product == 127 * -7 * 256).all())
+    except (AttributeError, RuntimeError):  # another build of torch
+        return False
+
+
+def _sevens() -> Tensor:
+    return torch.full((16, 256), -7, dtype=torch.int8)
 
 
 class KernelInt4Linear(nn.Module):

@@ -20,6 +20,7 @@ from glm_backend.models.row_quantization import (
     RowInt4Linear,
     RowInt8Linear,
     RowQuantized,
+    TwoPartInt4Linear,
     TwoPartInt8Linear,
     quantized_by_rows,
     row_quantized_linear,
@@ -144,6 +145,8 @@ def test_the_first_generation(tmp_path: Path) -> None:
     weights = tiny.first_weights(config)
     model = opened(tiny.save(tmp_path, config, weights, shards=2, tokenizer=False))
     assert (model.family, model.context_length, model.tokenizer) == ("chatglm", 128, None)
+    with pytest.raises(ModelUnsupported, match="token ids only"):
+        model.complete([{"role": "user", "content": "hi"}], SamplingParams())
     floats = plain.dequantised(weights, 0)
     prompts = [
         [*tiny.ids(20, below=290), 301, 304],  # [gMASK] <sop>
@@ -267,7 +270,11 @@ def test_the_authors_quantisation_and_every_layer_that_computes_with_it(bits: in
         (row_quantized_linear(rows, bias, dtype=torch.float32, device=cpu), 1e-3)
     ]
     if bits == 4:
-        layers += [(RowInt4Linear(rows, bias, cpu), 1e-5), (KernelInt4Linear(rows, bias), 0.15)]
+        layers += [
+            (RowInt4Linear(rows, bias, cpu), 1e-5),
+            (TwoPartInt4Linear(rows, bias, cpu), 1e-3),
+            (KernelInt4Linear(rows, bias), 0.15),
+        ]
     else:
         layers += [(RowInt8Linear(rows, bias, cpu), 1e-5), (TwoPartInt8Linear(rows, bias), 1e-3)]
     for layer, atol in layers:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     GemmaConfig,
+    Glm4Config,
     GlmConfig,
     GPT2Config,
     MistralConfig,
@@ -20,7 +21,7 @@ from transformers import (
 from glm_backend.errors import Cancelled, ModelUnsupported
 from glm_backend.models.loader import load
 from glm_backend.models.model import LoadedModel
-from tests.models import tiny
+from tests.models import chatglm_tiny, tiny
 from tests.models.hub_server import Hub
 
 SMALL = {
@@ -40,6 +41,7 @@ ARCHITECTURES = {
     "llama yarn": tiny.llama(rope_parameters=YARN),
     "qwen2 with biases": Qwen2Config(**SMALL),
     "glm": GlmConfig(**SMALL),
+    "glm4": Glm4Config(**SMALL),
     "mistral": MistralConfig(**SMALL),
     "gemma": GemmaConfig(**SMALL),
     "gpt2": GPT2Config(vocab_size=tiny.VOCAB, n_embd=32, n_layer=2, n_head=2, n_positions=64),
@@ -143,6 +145,26 @@ def test_a_listed_model_is_fetched_from_the_hub_once(tmp_path: Path) -> None:
         assert len(hub.ranges("model.safetensors")) == 1
     assert list(dict.fromkeys(stages)) == ["downloading", "reading", "starting"]
     assert (model.name, model.family, model.english_first) == ("GLM-4-9B-Chat", "glm", False)
+
+
+def test_a_listed_chatglm_is_fetched_with_all_it_needs_and_no_program(tmp_path: Path) -> None:
+    config = chatglm_tiny.config()
+    weights = chatglm_tiny.quantised(chatglm_tiny.weights(config), 4)
+    config["quantization_bit"] = 4
+    theirs = chatglm_tiny.save(tmp_path / "theirs", config, weights, shards=2)
+    (theirs / "modeling_chatglm.py").write_text("raise SystemExit")
+    (theirs / "quantization.py").write_text("raise SystemExit")
+    files = {path.name: path.read_bytes() for path in theirs.iterdir()}
+    with Hub("THUDM/chatglm2-6b-int4", files) as hub:
+        model = load("chatglm2-6b-int4", model_dir=tmp_path / "ours", hub_endpoint=hub.endpoint)
+    assert (model.name, model.family, model.quantization) == (
+        "ChatGLM2-6B INT4",
+        "chatglm2",
+        "int4",
+    )
+    assert model.prompt_ids([{"role": "user", "content": "你好"}])
+    fetched = {path.name for path in (tmp_path / "ours" / "chatglm2-6b-int4").iterdir()}
+    assert fetched == {name for name in files if not name.endswith(".py")}
 
 
 def test_progress_goes_forward_and_can_stop_the_work(tmp_path: Path) -> None:
