@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -13,12 +13,22 @@ from playwright.sync_api import Page, expect
 from glm_backend.services import Services
 from glm_backend.settings import Settings
 from tests.browser.chat_page import ChatPage, settle
+from tests.browser.conftest import PATIENCE_MS
 from tests.browser.dashboard import REAL, Dashboard
 
 _LOAD_MS = 120_000
 
 
+@pytest.fixture
+def patience() -> Iterator[None]:
+    """A real model on a busy machine takes its time."""
+    expect.set_options(timeout=_LOAD_MS)
+    yield
+    expect.set_options(timeout=PATIENCE_MS)
+
+
 @pytest.mark.starter
+@pytest.mark.usefixtures("starter", "patience")  # converted before the dashboard asks for it
 def test_ask_the_starter_model_load_it_in_int8_and_export(
     start: Callable[..., Dashboard],
     open_page: Callable[..., Page],
