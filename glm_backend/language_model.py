@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-import psutil
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -21,6 +19,7 @@ from glm_backend.models.chatglm1 import ChatGLM1
 from glm_backend.models.loader import Dtype, load
 from glm_backend.models.model import LoadedModel, Message, Quantization, TextTokenizer
 from glm_backend.settings import Settings
+from glm_backend.threads import kernel_threads
 
 
 class LanguageModel:
@@ -31,7 +30,7 @@ class LanguageModel:
     """
 
     def __init__(self, model: LoadedModel, *, max_concurrent: int = 8) -> None:
-        torch.set_num_threads(_threads_beside_a_server())
+        torch.set_num_threads(kernel_threads())
         self._model = model
         # Which of the runners it is makes no difference from here on.
         self._runner = cast(RaggedRunner, _runner(model))
@@ -125,17 +124,6 @@ class LanguageModel:
         # Somebody may still hold this object for its name; the weights must go now.
         self._model.module = nn.Module()
         del self._runner
-
-
-def _threads_beside_a_server() -> int:
-    """Threads for the kernels: all cores but one, which the web server and the readers share.
-
-    Kernel threads wait for each other by spinning; when one of them has lost its core to another
-    thread, every operation waits for the scheduler. Measured on two cores with one other busy
-    process: 64 ms a token with one thread, 266 to 2,900 ms with two.
-    """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(usable or 1, psutil.cpu_count(logical=False) or 1) - 1)
 
 
 def _runner(model: LoadedModel) -> RaggedRunner | SoloRunner | PrefixRunner:

@@ -5,6 +5,7 @@ Every way in (the dashboard, the command line, the tests) opens the same `Servic
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from glm_backend.models.manager import ModelManager, ModelRequest
 from glm_backend.remote_model import RemoteModel
 from glm_backend.settings import Settings
 from glm_backend.store.store import Store
+from glm_backend.threads import kernel_threads
 
 if TYPE_CHECKING:
     from glm_backend.language_model import LanguageModel
@@ -29,6 +31,8 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         """Opens the database; raises SettingsError or StoreError. Loads no model yet."""
         settings.make_data_dir()
+        # Read by torch when it is imported, with the first model: converting one needs it, too.
+        os.environ.setdefault("OMP_NUM_THREADS", str(kernel_threads()))
         self.settings = settings
         self.store = Store.open(settings.resolved_database_url)
         self.models: ModelManager[LanguageModel] = ModelManager(
