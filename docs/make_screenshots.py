@@ -7,7 +7,6 @@ Every answer that is seen was written by the model, at each of the three precisi
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +20,7 @@ from glm_backend.models.manager import ModelRequest  # noqa: E402
 from glm_backend.services import Services  # noqa: E402
 from glm_backend.settings import Settings  # noqa: E402
 from tests.browser.chat_page import settle  # noqa: E402
+from tests.browser.chromium import launch  # noqa: E402
 from tests.browser.dashboard import REAL, Dashboard  # noqa: E402
 
 TARGET = ROOT / "docs" / "screenshots"
@@ -86,9 +86,7 @@ def main() -> None:
         conversation = ask_questions(Settings(data_dir=data_dir, model_dir=model_dir))
         dashboard = Dashboard(data_dir, REAL, GLM_MODEL_DIR=str(model_dir)).start()
         dashboard.wait_for("/ready")
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = launch(playwright)
         for locale, suffix in (("en-US", ""), ("zh-CN", ".zh")):
             take(browser.new_page(locale=locale), dashboard, conversation, suffix)
         browser.close()
