@@ -18,12 +18,15 @@ from glm_backend.engine.runner import RaggedRunner, SoloRunner, runner_for
 from glm_backend.models.chatglm1 import ChatGLM1
 from glm_backend.models.loader import Dtype, load
 from glm_backend.models.model import LoadedModel, Message, Quantization, TextTokenizer
+from glm_backend.models.quantization import weight_bytes
 from glm_backend.settings import Settings
 from glm_backend.threads import kernel_threads
 
 
 class LanguageModel:
     """A model ready to answer. Close it to end its thread and give its memory back.
+
+    It takes the LoadedModel over: whose module may not be able to compute by itself any more.
 
     family, name, context_length (tokens), tokenizer (None where the folder has none): facts of
     the model; `prompt_ids`, `logits` and `generate_ids` work on token ids.
@@ -129,7 +132,10 @@ class LanguageModel:
 def _runner(model: LoadedModel) -> RaggedRunner | SoloRunner | PrefixRunner:
     if isinstance(model.module, ChatGLM1):
         return PrefixRunner(model.module)
-    return runner_for(cast(PreTrainedModel, model.module), model.prefix)
+    runner = runner_for(cast(PreTrainedModel, model.module), model.prefix)
+    if isinstance(runner, RaggedRunner) and (packed := runner.pack()):
+        model.memory_bytes = weight_bytes(model.module) + packed
+    return runner
 
 
 def load_model(  # noqa: PLR0917 - the order is public

@@ -74,14 +74,30 @@ class RaggedRunner:
 
     batched = True
 
-    def __init__(self, module: PreTrainedModel, prefix: Prefix = ()) -> None:
+    def __init__(self, module: PreTrainedModel) -> None:
+        self.prefix: Prefix = ()
         self._module = module
-        self._prefix = prefix
         self._device = next(module.parameters()).device
         module.set_attn_implementation(ATTENTION)
 
+    @classmethod
+    def takes(cls, module: PreTrainedModel) -> bool:
+        """Whether the positions of one sequence say nothing about another's.
+
+        These kinds of rotation change all angles with the longest sequence of the pass.
+        """
+        rope = getattr(module.config, "rope_parameters", None) or {}
+        return rope.get("rope_type") not in {"dynamic", "longrope"}
+
+    def pack(self) -> int:
+        """Makes itself as fast as it can be; called once its numbers are known to be right.
+
+        Gives the bytes of the weights that it now holds itself, the module no longer.
+        """
+        return 0
+
     def new_cache(self, capacity: int) -> KVCache:
-        return KVCache(capacity, self._prefix)
+        return KVCache(capacity, self.prefix)
 
     def forward(self, batch: Sequence[Stretch[KVCache]]) -> Tensor:
         last = torch.tensor([len(stretch.token_ids) for stretch in batch]).cumsum(0) - 1
@@ -165,20 +181,19 @@ def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> RaggedRunner | S
     """The fastest runner that the model's own numbers come out of.
 
     Whether a model family honours a foreign attention function is not written anywhere, so it is
-    tried: a few tokens through both ways, in two steps and beside a neighbour. Raises
-    InternalError for a prefix that only the solo one could take.
+    tried: a few tokens through both ways, in two steps and beside a neighbour. The runner takes the
+    module over, which may not be able to compute by itself from here on. Raises InternalError for
+    a prefix that only the solo one could take.
     """
     from glm_backend.engine.lean_decoder import LeanRunner  # it stands on this module
 
     solo = SoloRunner(module)
     expected = solo.forward([Stretch(_TRIAL, solo.new_cache(len(_TRIAL)))])[0]
     own_attention = module.config._attn_implementation
-    if not prefix and LeanRunner.takes(module):
-        lean = LeanRunner(module)
-        if _gives(lean, expected, module):
-            return lean
-    if _gives(RaggedRunner(module), expected, module):
-        return RaggedRunner(module, prefix)
+    for kind in (LeanRunner, RaggedRunner):
+        if kind.takes(module) and _gives(runner := kind(module), expected, module):
+            runner.prefix = prefix
+            return runner
     if prefix:
         raise InternalError(message="this model cannot take a trained prefix")
     module.set_attn_implementation(own_attention)

@@ -53,7 +53,9 @@ class CatalogEntry:
     def memory_bytes(self, quantization: Quantization, *, bytes_per_value: int = 4) -> int:
         """Estimate of the weights in memory; `bytes_per_value` is that of the full precision."""
         if quantization == self.published == "none":
-            return self.parameters * bytes_per_value
+            # A tied head is laid out apart for the CPU's float32 kernel.
+            apart = self.tied_embedding and bytes_per_value == 4
+            return (self.parameters + apart * self.embedding_parameters) * bytes_per_value
         head = self.embedding_parameters  # of the same shape, and never below INT8
         others = self.parameters - head - (0 if self.tied_embedding else head)
         head_bytes = bytes_per_value if quantization == "none" else BYTES_PER_WEIGHT["int8"]

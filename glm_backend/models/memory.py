@@ -87,16 +87,19 @@ def needed_by_checkpoint(
         else:
             kind = "int8" if name.startswith("lm_head") else quantization
             weights += values * BYTES_PER_WEIGHT[kind]
-        if (
-            quantization != "none"
-            and "embed" in name
-            and "lm_head.weight" not in checkpoint.tensors
-        ):
-            weights += values * BYTES_PER_WEIGHT["int8"]  # the head that was tied to it
+        if "embed" in name and "lm_head.weight" not in checkpoint.tensors:
+            weights += values * _tied_head_bytes(quantization, bytes_per_value)
     limit = _number(checkpoint.config, "max_position_embeddings") or max_context
     context = min(max_context or limit, limit)
     cache = _kv_values_per_token(checkpoint.config) * context * bytes_per_value
     return int(weights) + cache + _WORKING_BYTES
+
+
+def _tied_head_bytes(quantization: Quantization, bytes_per_value: int) -> float:
+    """Bytes a value of a head that is tied to the embedding and held apart from it."""
+    if quantization != "none":
+        return BYTES_PER_WEIGHT["int8"]
+    return 4 if bytes_per_value == 4 else 0  # laid out for the CPU's float32 kernel
 
 
 def _kv_values_per_token(config: Mapping[str, Any]) -> int:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import (
+    Glm4Config,
+    Glm4ForCausalLM,
+    GlmConfig,
+    GlmForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -23,6 +29,7 @@ from glm_backend.engine.local import LocalEngine
 from glm_backend.engine.request import Generation, SamplingParams, Token
 from glm_backend.engine.runner import RaggedRunner, SoloRunner, Stretch, runner_for
 from glm_backend.language_model import LanguageModel
+from glm_backend.models.loader import load
 from glm_backend.models.model import LoadedModel
 
 VOCAB = 128
@@ -35,6 +42,8 @@ SMALL = {
     "num_key_value_heads": 2,
     "eos_token_id": None,
 }
+GLM = SMALL | {"head_dim": 16, "attention_bias": True, "pad_token_id": 0}
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
 
 
 def small(kind: str) -> PreTrainedModel:
@@ -42,7 +51,11 @@ def small(kind: str) -> PreTrainedModel:
     models = {
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**SMALL)),
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SMALL)),
-        "mistral": lambda: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=8)),
+        "mistral": lambda: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=None)),
+        "windowed": lambda: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=8)),
+        "glm": lambda: GlmForCausalLM(GlmConfig(**GLM)),
+        "glm4": lambda: Glm4ForCausalLM(Glm4Config(**GLM)),
+        "dynamic": lambda: LlamaForCausalLM(LlamaConfig(**SMALL, rope_parameters=DYNAMIC)),
         "gpt2": lambda: GPT2LMHeadModel(
             GPT2Config(vocab_size=VOCAB, n_embd=64, n_layer=2, n_head=4, eos_token_id=None)
         ),
@@ -85,10 +98,14 @@ def prompts_of(lengths: list[int], vocab: int) -> list[list[int]]:
     ("kind", "runner"),
     [
         ("llama", LeanRunner),
-        ("qwen2", RaggedRunner),
-        ("mistral", RaggedRunner),
+        ("qwen2", LeanRunner),
+        ("mistral", LeanRunner),
+        ("glm", LeanRunner),
+        ("glm4", LeanRunner),
+        ("windowed", RaggedRunner),
         ("gpt2", RaggedRunner),
         ("mamba", SoloRunner),
+        ("dynamic", SoloRunner),
     ],
 )
 def test_greedy_answers_are_those_of_generate_alone_and_in_company(kind: str, runner: type) -> None:
@@ -96,7 +113,9 @@ def test_greedy_answers_are_those_of_generate_alone_and_in_company(kind: str, ru
     prompts = prompts_of([3, 40, 17, 1, 90], VOCAB)
     expected = [generated(module, prompt, 20) for prompt in prompts]
     chosen = runner_for(module)
-    assert isinstance(chosen, runner)
+    assert type(chosen) is runner
+    if isinstance(chosen, LeanRunner):
+        assert chosen.pack() > 0
     engine = LocalEngine(
         chosen, name=kind, context_length=200, vocab_size=VOCAB, stop_ids=frozenset()
     )
@@ -109,7 +128,7 @@ def test_greedy_answers_are_those_of_generate_alone_and_in_company(kind: str, ru
 
 
 def test_a_pass_that_failed_half_way_can_be_taken_again() -> None:
-    module = small("qwen2")
+    module = small("windowed")
     runner = runner_for(module)
     prompt = prompts_of([12], VOCAB)[0]
     expected = runner.forward([Stretch(prompt, runner.new_cache(12))])
@@ -133,29 +152,30 @@ def test_score_gives_the_models_own_logits() -> None:
 
 
 @pytest.mark.starter
-def test_the_starter_model_answers_exactly_as_generate_does(starter: LoadedModel) -> None:
+def test_the_starter_model_answers_exactly_as_generate_does(
+    starter: LoadedModel, model_dir: Path
+) -> None:
     questions = ["What is the capital of France?", "你好", "Write a haiku about rain.", "1+1=?"]
     prompts = [starter.prompt_ids([{"role": "user", "content": q}]) for q in questions]
     expected = [
         [token for token in generated(starter.module, prompt, 40) if token not in starter.eos_ids]
         for prompt in prompts
     ]
-    own_attention = starter.module.config._attn_implementation
-    model = LanguageModel(starter)
+    model = LanguageModel(load(starter.id, model_dir=model_dir))
     params = SamplingParams(temperature=0, max_new_tokens=40)
     alone = [model.generate_ids(prompt, 40) for prompt in prompts]
     generations = [model.submit(p, params) for p in prompts]
     together = [ids_of(generation) for generation in generations]
-    model._engine.close()
-    starter.module.set_attn_implementation(own_attention)
+    model.close()
     assert alone == expected
     assert together == expected
 
 
 @pytest.mark.starter
-def test_a_seeded_answer_is_the_same_alone_and_beside_neighbours(starter: LoadedModel) -> None:
-    own_attention = starter.module.config._attn_implementation
-    model = LanguageModel(starter)
+def test_a_seeded_answer_is_the_same_alone_and_beside_neighbours(
+    starter: LoadedModel, model_dir: Path
+) -> None:
+    model = LanguageModel(load(starter.id, model_dir=model_dir))
     prompt = starter.prompt_ids([{"role": "user", "content": "Tell me a story."}])
     params = SamplingParams(temperature=1.0, top_p=0.95, seed=11, max_new_tokens=40)
     alone = ids_of(model.submit(prompt, params))
@@ -165,7 +185,6 @@ def test_a_seeded_answer_is_the_same_alone_and_beside_neighbours(starter: Loaded
     beside = ids_of(model.submit(prompt, params))
     for generation in others:
         ids_of(generation)
-    model._engine.close()
-    starter.module.set_attn_implementation(own_attention)
+    model.close()
     assert alone == beside
     assert len(alone) > 5
