@@ -28,6 +28,7 @@ from glm_backend.errors import (
     UnknownMessage,
 )
 from glm_backend.live_answer import LiveAnswer
+from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.model import Message as PromptMessage
 from glm_backend.recorder import Recorder
 from glm_backend.store.store import Store
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARACTERS = 4_000_000
 MAX_SYSTEM_PROMPT_CHARACTERS = 100_000
+#: As the sliders of ChatGLM's own pages have it.
+MAX_LENGTH_LIMITS = (0, 32_768)
+DEFAULT_MAX_LENGTH = 8192
 #: How long Stop waits for the partial answer to be saved, so that the page already shows it.
 STOP_WAIT_S = 1.0
 #: Seeds that are drawn are kept with the answer; 31 bits survive every spreadsheet.
@@ -45,10 +49,15 @@ _DRAWN_SEEDS = 2**31
 
 @dataclass(frozen=True, slots=True)
 class ChatParameters:
-    """How the next answer is made: sampling, and the system prompt (empty for none)."""
+    """How the next answer is made: sampling, and the system prompt (empty for none).
+
+    max_length: tokens of conversation and answer together, the limit that users of ChatGLM know;
+    it stands in the place of max_new_tokens there. 0 is all that the model can take.
+    """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
     system_prompt: str = ""
+    max_length: int = DEFAULT_MAX_LENGTH
 
     @classmethod
     def from_values(cls, values: Mapping[str, object]) -> ChatParameters:
@@ -61,12 +70,29 @@ class ChatParameters:
         if isinstance(known.get("stop"), list):
             known["stop"] = tuple(known["stop"])  # type: ignore[arg-type]
         sampling = SamplingParams(**known)  # type: ignore[arg-type]
-        return cls(sampling, readable(system_prompt))
+        max_length = values.get("max_length", DEFAULT_MAX_LENGTH)
+        low, high = MAX_LENGTH_LIMITS
+        if type(max_length) is not int or not low <= max_length <= high:
+            allowed = f"a whole number from {low} to {high}"
+            raise InvalidParameter(name="max_length", value=repr(max_length), allowed=allowed)
+        return cls(sampling, readable(system_prompt), max_length)
 
     def values(self) -> dict[str, object]:
         """The same as settings by name, ready for the store."""
         sampling = asdict(self.sampling)
-        return {**sampling, "stop": list(self.sampling.stop), "system_prompt": self.system_prompt}
+        return {
+            **sampling,
+            "stop": list(self.sampling.stop),
+            "system_prompt": self.system_prompt,
+            "max_length": self.max_length,
+        }
+
+    def limits(self, family: str, context_length: int) -> tuple[int, int]:
+        """Tokens of conversation and answer together, and of the answer alone, at most."""
+        if family not in FAMILIES:
+            return context_length, self.sampling.max_new_tokens
+        together = min(self.max_length or context_length, context_length)
+        return together, min(together, MAX_LENGTH_LIMITS[1])
 
 
 class ChatService:
@@ -232,7 +258,14 @@ class ChatService:
         history = _answered_turns(path)
         if question is not None:
             history.append({"role": "user", "content": question})
-        fitted = fit(model, chat.system_prompt, history, chat.sampling)
+        context, longest = chat.limits(model.family, model.context_length)
+        fitted = fit(
+            model,
+            chat.system_prompt,
+            history,
+            replace(chat.sampling, max_new_tokens=longest),
+            context=context,
+        )
         seed = chat.sampling.seed
         drawn = secrets.randbelow(_DRAWN_SEEDS) if seed is None else seed
         sampling = replace(chat.sampling, seed=drawn, max_new_tokens=fitted.max_new_tokens)

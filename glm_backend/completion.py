@@ -40,11 +40,15 @@ class Completion(Protocol):
 class Completer(Protocol):
     """A model that answers messages.
 
-    name, quantization: as recorded with each answer. context_length: tokens of prompt and answer.
+    name, quantization: as recorded with each answer. family: the kind of model, "" where it is
+    not known. context_length: tokens of prompt and answer.
     """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def family(self) -> str: ...
 
     @property
     def quantization(self) -> str: ...

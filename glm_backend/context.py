@@ -29,14 +29,20 @@ class FittedPrompt:
 
 
 def fit(
-    model: Completer, system_prompt: str, history: Sequence[Message], params: SamplingParams
+    model: Completer,
+    system_prompt: str,
+    history: Sequence[Message],
+    params: SamplingParams,
+    *,
+    context: int | None = None,
 ) -> FittedPrompt:
     """Chooses the newest turns of `history` (which ends with the question) that fit.
 
-    A turn is a question with its answers; turns are kept or left out whole.
+    A turn is a question with its answers; turns are kept or left out whole. context: tokens of
+    prompt and answer together, where they shall be fewer than the model could take.
     Raises ContextOverflow when the system prompt and the question alone are too long.
     """
-    context = model.context_length
+    context = model.context_length if context is None else context
     reserved = min(params.max_new_tokens, int(context * _ANSWER_SHARE))
     limit = context - reserved
     system: list[Message] = [{"role": "system", "content": system_prompt}] if system_prompt else []

@@ -16,6 +16,8 @@ from glm_backend.engine.prefix_runner import PrefixRunner
 from glm_backend.engine.request import Failed, Generation, SamplingParams, Token
 from glm_backend.engine.runner import RaggedRunner, SoloRunner, runner_for
 from glm_backend.models.chatglm1 import ChatGLM1
+from glm_backend.models.chatglm_family import FAMILIES
+from glm_backend.models.chatglm_text import AnswerDetokenizer
 from glm_backend.models.loader import Dtype, load
 from glm_backend.models.model import LoadedModel, Message, Quantization, TextTokenizer
 from glm_backend.models.quantization import weight_bytes
@@ -87,7 +89,10 @@ class LanguageModel:
         ids = self.prompt_ids(messages)
         assert self.tokenizer is not None, "what has no tokenizer has no prompts either"
         generation = self.submit(ids, params)
-        return TokenCompletion(generation, self.tokenizer.detokenizer())
+        detokenizer = self.tokenizer.detokenizer()
+        if self.family in FAMILIES:
+            detokenizer = AnswerDetokenizer(detokenizer)
+        return TokenCompletion(generation, detokenizer)
 
     def submit(
         self, ids: Sequence[int], params: SamplingParams, *, ignore_eos: bool = False

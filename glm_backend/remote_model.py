@@ -37,6 +37,7 @@ class RemoteModel:
     """
 
     quantization = "remote"
+    family = ""
 
     def __init__(self, client: httpx2.Client, name: str, context_length: int) -> None:
         self._client = client

@@ -31,6 +31,7 @@ class FakeModel:
     echo: bool = False
     name: str = "fake"
     quantization: str = "none"
+    family: str = ""
     context_length: int = 1000
     asked: list[tuple[Sequence[Message], SamplingParams]] = field(default_factory=list)
 

@@ -117,11 +117,15 @@ def draw_context_meter(services: Services, view: ChatView | None) -> None:
         params = services.chat.parameters(services.user_id, view.conversation.id)
     except InvalidParameter:
         return  # the question itself will say so
-    use = context_use(view.messages, model.context_length, params.sampling.max_new_tokens)
+    limits = params.limits(model.family, model.context_length)
+    use = context_use(view.messages, *limits)
     if use is None:
         return
     key = "context.overflows" if use.overflows else "context.use"
-    st.progress(use.fraction, text=t(key, used=use.used, length=use.length))
+    text = t(key, used=use.used, length=use.length)
+    if use.length < model.context_length:
+        text += " " + t("context.limited", context=model.context_length)
+    st.progress(use.fraction, text=text)
 
 
 def watch(services: Services, view: ChatView) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from glm_backend.errors import InvalidParameter
+from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.services import Services
 from ui import generation
 from ui.frame import draw_refusal, open_page
@@ -15,7 +16,7 @@ from ui.model_panel import draw_model_panel
 from ui.safe_markdown import plain
 from ui.settings_actions import PLACE, GenerationActions
 
-_STEPS = {"temperature": 0.05, "top_p": 0.01, "repetition_penalty": 0.01}
+_STEPS = {"temperature": 0.05, "top_p": 0.01, "repetition_penalty": 0.01, "max_length": 1}
 
 
 def draw_generation(services: Services) -> None:
@@ -39,8 +40,11 @@ def draw_generation(services: Services) -> None:
         for name in ("temperature", "top_p", "repetition_penalty"):
             draw_slider(name)
     with right:
-        for name in ("top_k", "max_new_tokens"):
-            draw_number(name)
+        draw_number("top_k")
+        if has_original_limits(services):
+            draw_slider("max_length")
+        else:
+            draw_number("max_new_tokens")
         st.text_input(
             t("settings.seed"),
             key="settings_seed",
@@ -62,6 +66,12 @@ def draw_generation(services: Services) -> None:
             st.caption(t("settings.unsaved"))
 
 
+def has_original_limits(services: Services) -> bool:
+    """True while a model of the ChatGLM family is loaded: its users know one limit for both."""
+    model = None if services.is_remote else services.models.status().model
+    return model is not None and model.family in FAMILIES
+
+
 def has_changed(actions: GenerationActions, stored: dict[str, object]) -> bool:
     """True while the form holds something else than what is stored."""
     try:
@@ -71,12 +81,13 @@ def has_changed(actions: GenerationActions, stored: dict[str, object]) -> bool:
 
 
 def draw_slider(name: str) -> None:
-    low, high = generation.limits(name)
+    step = _STEPS[name]
+    low, high = (type(step)(limit) for limit in generation.limits(name))
     st.slider(
         t(f"settings.{name}"),
-        float(low),
-        float(high),
-        step=_STEPS[name],
+        low,
+        high,
+        step=step,
         key=f"settings_{name}",
         help=t(f"settings.{name}_help"),
         persist_state="session",

@@ -69,7 +69,7 @@ class FakeModels:
         facts = ModelFacts(
             id=request.model,
             name=self.model.name,
-            family="fake",
+            family=self.model.family,
             context_length=self.model.context_length,
             quantization=request.quantization,
             dtype="float32",

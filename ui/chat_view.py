@@ -91,7 +91,10 @@ class ContextUse:
 def context_use(
     messages: Sequence[Message], context_length: int, max_new_tokens: int
 ) -> ContextUse | None:
-    """From the figures of the last answer that has any; None before the first one."""
+    """From the figures of the last answer that has any; None before the first one.
+
+    context_length, max_new_tokens: what `ChatParameters.limits` gives.
+    """
     for message in reversed(messages):
         if message.prompt_tokens is not None:
             used = message.prompt_tokens + (message.completion_tokens or 0)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
 
-from glm_backend.chat import ChatParameters
+from glm_backend.chat import MAX_LENGTH_LIMITS, ChatParameters
 from glm_backend.engine.request import LIMITS, SamplingParams
 from glm_backend.errors import InvalidParameter
 
 DEFAULTS = ChatParameters().values()
 
 #: Parameters of the form, in its order; `stop` has no field and stays as it is.
-NUMBERS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+NUMBERS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length")
 FIELDS = (*NUMBERS, "seed", "system_prompt")
 
 
@@ -46,7 +46,7 @@ def readable_values(
 
 def limits(name: str) -> tuple[float, float]:
     """The lowest and the highest value that this parameter may have."""
-    return LIMITS[name]
+    return MAX_LENGTH_LIMITS if name == "max_length" else LIMITS[name]
 
 
 def nearest(name: str, value: object) -> object:
@@ -55,7 +55,7 @@ def nearest(name: str, value: object) -> object:
         return value if isinstance(value, str) else ""
     if name == "seed" and value is None:
         return None
-    low, high = LIMITS[name]
+    low, high = limits(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or isnan(value):
         return DEFAULTS[name]
     bounded = min(max(value, low), high)

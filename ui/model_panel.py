@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from glm_backend.errors import Cancelled
+from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.manager import ModelFacts, ModelStatus
 from glm_backend.services import Services
 from ui.frame import plain_error
@@ -81,6 +82,8 @@ def _draw_facts(model: ModelFacts) -> None:
                 seconds=model.load_seconds,
             )
         )
+        if model.family in FAMILIES:
+            st.caption(t("model.recognised", family=model.family, why=plain(model.recognised)))
         if model.english_first:
             st.caption(t("model.english_first"))
 

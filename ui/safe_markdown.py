@@ -78,7 +78,7 @@ def _fence(match: re.Match[str]) -> str:
 
 
 def _display(match: re.Match[str]) -> str:
-    formula = " ".join(match["formula"].split())
+    formula = _formula(match["formula"])
     if match["lead"] is None:
         return f"$${formula}$$"
     lead = match["lead"]
@@ -86,13 +86,18 @@ def _display(match: re.Match[str]) -> str:
 
 
 def _inline(match: re.Match[str]) -> str:
-    return f"${' '.join(match['term'].split())}$"
+    return f"${_formula(match['term'])}$"
+
+
+def _formula(text: str) -> str:
+    """One line. A space means nothing in a formula, and where it is none keeps out an image."""
+    return " ".join(text.split()).replace("![", "! [")
 
 
 def _math(match: re.Match[str]) -> str:
     inner = match["inner"]
     if _looks_like_formula.search(inner) and not _plain_words.search(inner):
-        return match[0]
+        return f"${_formula(inner)}$"
     return f"\\${safe_markdown(inner)}\\$"
 
 
@@ -101,6 +106,7 @@ _REWRITTEN = {
     "display": _display,
     "inline": _inline,
     "math": _math,
+    "block": lambda match: match[0].replace("![", "! ["),
     "dollar": lambda _: "\\$",
     "unnamed": lambda _: "[image]",
     "image": lambda _: "",

@@ -41,6 +41,7 @@ from glm_backend.errors import (
     NoQuestion,
 )
 from glm_backend.models.catalog import CATALOG
+from glm_backend.models.chatglm_prompts import as_the_original_api
 from glm_backend.models.model import Message
 from glm_backend.services import Services
 
@@ -183,9 +184,12 @@ def _start(services: Open, asked: _Asked) -> Completion:
     """Starts the answer; raises what the model, the parameters or the context refuse."""
     sampling(asked.sampling)  # a wrong number is said before a missing model
     model = services().model()
-    _, room = prompt_and_room(model, asked.messages)
+    messages = asked.messages
+    if model.family == "chatglm2":
+        messages = as_the_original_api(messages)
+    _, room = prompt_and_room(model, messages)
     limit = min(asked.max_tokens or _DEFAULT_MAX_TOKENS, room)
-    return model.complete(asked.messages, sampling({**asked.sampling, "max_new_tokens": limit}))
+    return model.complete(messages, sampling({**asked.sampling, "max_new_tokens": limit}))
 
 
 def _messages(value: object) -> tuple[Message, ...]:

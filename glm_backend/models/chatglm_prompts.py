@@ -45,6 +45,24 @@ def rounds(messages: Sequence[Message], *, model: str) -> tuple[list[tuple[str, 
     return joined[:-1], joined[-1][0]
 
 
+def as_the_original_api(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """What ChatGLM2's own OpenAI server made of a conversation that ends with a question.
+
+    A system prompt at the beginning stands, without a space, before the last question. Where the
+    turns before that are not all in pairs they are left out.
+    """
+    *before, last = messages
+    query = last["content"]
+    if before and before[0]["role"] == "system":
+        query = before.pop(0)["content"] + query
+    kept: list[Message] = []
+    if len(before) % 2 == 0:
+        for asked, answer in zip(before[::2], before[1::2], strict=True):
+            if (asked["role"], answer["role"]) == ("user", "assistant"):
+                kept += asked, answer
+    return (*kept, {"role": "user", "content": query})
+
+
 def chatglm2_text(history: Sequence[tuple[str, str]], query: str) -> str:
     """ChatGLM2's prompt as text."""
     done = "".join(

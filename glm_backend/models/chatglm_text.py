@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from glm_backend.models.model import Detokenizer
+
 #: What the models write where their training data had a date.
 _TRAINING_TIME = ("[[训练时间]]", "2023年")
 _WIDE = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
@@ -21,6 +23,37 @@ _HAN = "[\u4e00-\u9fff]"
 def chatglm2_answer(text: str) -> str:
     """ChatGLM2: no space around it, and the year that the model leaves open."""
     return text.strip().replace(*_TRAINING_TIME)
+
+
+class AnswerDetokenizer:
+    """The same to an answer that comes token by token: what is given out stays as it is."""
+
+    def __init__(self, detokenizer: Detokenizer) -> None:
+        self._detokenizer = detokenizer
+        self._held = ""
+        self._begun = False
+
+    def push(self, token_id: int) -> str:
+        """The characters that are certain; held back are spaces at the end and half a mark."""
+        self._hold(self._detokenizer.push(token_id))
+        settled = len(self._held.rstrip())
+        mark = _TRAINING_TIME[0]
+        half = next((n for n in range(len(mark) - 1, 0, -1) if self._held.endswith(mark[:n])), 0)
+        return self._given(settled - half)
+
+    def finish(self) -> str:
+        self._hold(self._detokenizer.finish())
+        return self._given(len(self._held.rstrip()))
+
+    def _hold(self, text: str) -> None:
+        self._held = (self._held + text).replace(*_TRAINING_TIME)
+        if not self._begun:
+            self._held = self._held.lstrip()
+
+    def _given(self, count: int) -> str:
+        out, self._held = self._held[:count], self._held[count:]
+        self._begun = self._begun or bool(out)
+        return out
 
 
 def chatglm1_answer(text: str) -> str:

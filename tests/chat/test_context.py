@@ -82,3 +82,10 @@ def test_a_conversation_much_longer_than_the_context_is_not_counted_whole() -> N
 
     fit(Counting(context_length=100), "", conversation([5] * 5000), PARAMS)
     assert max(counted) < 100
+
+
+def test_a_shorter_limit_than_the_models_own() -> None:
+    model = FakeModel(context_length=1000)
+    fitted = fit(model, "", conversation([10, 10, 5]), PARAMS, context=40)
+    assert fitted.prompt_tokens + fitted.max_new_tokens <= 40
+    assert fitted.left_out == 2

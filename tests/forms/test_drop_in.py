@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from glm_backend.drop_in import AutoModel, AutoTokenizer
 from glm_backend.errors import InvalidParameter, ModelMissing
-from tests.models import tiny
+from tests.models import chatglm_tiny, tiny
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures"
 recorded = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the records are not at hand")
@@ -67,6 +68,28 @@ def test_greedy_chats_are_those_of_the_originals(name: str) -> None:
         assert past is not None
         assert len(past.ids) == record["past_len_after"]
     model.close()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("precision", ["float", "half"])
+def test_quantize_gives_what_is_published_quantised(
+    tmp_path: Path, bits: Any, precision: str
+) -> None:
+    config = chatglm_tiny.config(_name_or_path="THUDM/chatglm2-6b")
+    weights = chatglm_tiny.weights(config)
+    full = chatglm_tiny.save(tmp_path / "full", config, weights)
+    made = chatglm_tiny.quantised(weights, bits)  # by a formula of the tests' own
+    published = chatglm_tiny.save(tmp_path / "q", config | {"quantization_bit": bits}, made)
+    prompt = chatglm_tiny.ids(30, below=chatglm_tiny.PIECES)
+    logits = []
+    for model in (
+        AutoModel.from_pretrained(str(full), trust_remote_code=True).quantize(bits),
+        AutoModel.from_pretrained(str(published), trust_remote_code=True),
+    ):
+        getattr(model, precision)().eval()
+        logits.append(model._model().logits(prompt))
+        model.close()
+    assert torch.equal(logits[0], logits[1])
 
 
 def test_a_folder_that_is_not_there_is_said_at_once() -> None:

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glm_backend.models.chatglm_text import (
+    AnswerDetokenizer,
     chatglm1_answer,
     chatglm2_answer,
     chatglm3_answer,
@@ -21,6 +24,26 @@ def test_chatglm2_and_the_first_one() -> None:
     text = " 截至[[训练时间]],对吗? ok, x:y \n"
     assert chatglm2_answer(text) == "截至2023年,对吗? ok, x:y"
     assert chatglm1_answer(text) == "截至2023年，对吗？ ok, x:y"
+
+
+class Letters:
+    """A token is a character."""
+
+    def push(self, token_id: int) -> str:
+        return chr(token_id)
+
+    def finish(self) -> str:
+        return ""
+
+
+PIECES = st.sampled_from(["[", "]", "[[训练", "时间]]", "[[训练时间]]", " ", "\n", "a", "好"])
+
+
+@given(st.lists(PIECES).map("".join))
+def test_an_answer_that_comes_in_pieces_is_the_same(text: str) -> None:
+    detokenizer = AnswerDetokenizer(Letters())
+    pieces = [detokenizer.push(ord(letter)) for letter in text]
+    assert "".join([*pieces, detokenizer.finish()]) == chatglm2_answer(text)
 
 
 def test_a_plain_answer_of_chatglm3() -> None:

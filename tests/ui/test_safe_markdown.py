@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ui.safe_markdown import plain, safe_markdown
@@ -111,6 +111,9 @@ def test_a_label_is_one_line_without_marks() -> None:
     assert plain("a *b*\n![c](d) :tada:") == f"a \\*b\\* \\!\\[c\\]\\(d\\) \\:{J}tada\\:"
 
 
+@example("$![$")
+@example("$$![$$")
+@example("\\(![\\)")
 @given(st.text(alphabet="ab `~!$[]()\\\n:>-", max_size=60))
 def test_no_unescaped_image_outside_code(text: str) -> None:
     without_code = re.sub(r"(?s)(`+)(?!`).*?(?<!`)\1(?!`)|(```|~~~).*", "", safe_markdown(text))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from glm_backend.models.manager import ModelRequest
 from glm_backend.services import Services
 from tests.ui.conftest import shown
 
@@ -41,6 +42,21 @@ def test_parameters_are_saved_for_the_user(page: AppTest, services: Services) ->
     assert parameters.sampling.max_new_tokens == 256
     assert parameters.sampling.seed == 42
     assert parameters.system_prompt == "Be brief."
+
+
+def test_a_chatglm_model_has_the_originals_sliders(visit: Visit, services: Services) -> None:
+    services.models.model.family = "chatglm2"  # type: ignore[attr-defined]
+    services.models.load(ModelRequest("chatglm2-6b"))
+    page = visit("SETTINGS")
+    length, top_p = page.slider(key="settings_max_length"), page.slider(key="settings_top_p")
+    assert (length.min, length.max, length.step, length.value) == (0, 32_768, 1, 8192)
+    assert (top_p.max, top_p.value) == (1.0, 0.8)
+    assert page.slider(key="settings_temperature").value == 0.8
+    assert not [box for box in page.number_input if box.key == "settings_max_new_tokens"]
+    length.set_value(600).run()
+    page.button(key="settings_save").click().run()
+    assert services.chat.parameters(services.user_id).limits("chatglm2", 8192) == (600, 600)
+    assert services.chat.parameters(services.user_id).limits("llama", 8192) == (8192, 1024)
 
 
 def test_reset_goes_back_to_the_defaults(page: AppTest, services: Services) -> None:

@@ -50,10 +50,12 @@ TEXTS: dict[str, str] = {
     "status.interrupted": "Interrupted: the program ended while this was being written.",
     "status.failed": "The answer failed.",
     "status.not_saved": "This answer is not saved yet: {reason}",
+    "context.limited": "(maximum length in Settings; the model could take {context:,})",
     "context.use": "Context: {used:,} of {length:,} tokens",
     "context.overflows": "Context: {used:,} of {length:,} tokens. The oldest messages will be left "
     "out of the next answer.",
     # --- the model
+    "model.recognised": "Taken for {family}: {why}.",
     "model.ready": "**{name}** is ready.",
     "model.facts": "{memory} of memory · {quantization} · {dtype} on {device} · context "
     "{context:,} tokens · loaded in {seconds:.1f} s",
@@ -110,6 +112,11 @@ TEXTS: dict[str, str] = {
     "settings.repetition_penalty_short": "1 is none; 1.1 helps against going in circles.",
     "settings.repetition_penalty_help": "Makes words that have occurred less likely. Above 1.3 "
     "texts become strange.",
+    "settings.max_length": "Maximum length (tokens)",
+    "settings.max_length_short": "Conversation and answer together, as ChatGLM counts it; 0 is all "
+    "that the model can take.",
+    "settings.max_length_help": "Shown while a ChatGLM model is loaded. The oldest turns leave the "
+    "conversation when it grows longer.",
     "settings.max_new_tokens": "Longest answer (tokens)",
     "settings.max_new_tokens_short": "A token is about three quarters of an English word, or one "
     "to two Chinese characters.",

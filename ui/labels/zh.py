@@ -49,9 +49,11 @@ TEXTS: dict[str, str] = {
     "status.interrupted": "已中断：生成过程中程序退出。",
     "status.failed": "回答失败。",
     "status.not_saved": "此回答尚未保存：{reason}",
+    "context.limited": "（由设置中的最大长度限定；模型可容纳 {context:,}）",
     "context.use": "上下文：已用 {used:,} / {length:,} 词元",
     "context.overflows": "上下文：已用 {used:,} / {length:,} 词元。下一次回答将不包含最早的消息。",
     # --- the model
+    "model.recognised": "识别为 {family}：{why}。",
     "model.ready": "**{name}** 已就绪。",
     "model.facts": "占用内存 {memory} · {quantization} · {dtype}，{device} · 上下文 "
     "{context:,} 词元 · 加载用时 {seconds:.1f} 秒",
@@ -103,6 +105,9 @@ TEXTS: dict[str, str] = {
     "settings.repetition_penalty": "重复惩罚",
     "settings.repetition_penalty_short": "1 为不惩罚；1.1 有助于避免绕圈子。",
     "settings.repetition_penalty_help": "降低已出现过的词的概率。高于 1.3 时文字会变得奇怪。",
+    "settings.max_length": "最大长度（词元）",
+    "settings.max_length_short": "对话与回答合计，与 ChatGLM 的计法相同；0 为模型所能容纳的全部。",
+    "settings.max_length_help": "载入 ChatGLM 模型时显示。对话超出时，最早的几轮不再送入模型。",
     "settings.max_new_tokens": "最长回答（词元）",
     "settings.max_new_tokens_short": "一个词元约为四分之三个英文单词，或一到两个汉字。",
     "settings.max_new_tokens_help": "回答最迟在此结束。最多为它保留模型上下文的一半。",
