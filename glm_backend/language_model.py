@@ -15,6 +15,7 @@ from glm_backend.engine.local import EngineStats, LocalEngine
 from glm_backend.engine.prefix_runner import PrefixRunner
 from glm_backend.engine.request import Failed, Generation, SamplingParams, Token
 from glm_backend.engine.runner import RaggedRunner, SoloRunner, runner_for
+from glm_backend.models.allocator import large_blocks_apart
 from glm_backend.models.chatglm1 import ChatGLM1
 from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.chatglm_text import AnswerDetokenizer
@@ -137,9 +138,10 @@ class LanguageModel:
 def _runner(model: LoadedModel) -> RaggedRunner | SoloRunner | PrefixRunner:
     if isinstance(model.module, ChatGLM1):
         return PrefixRunner(model.module)
-    runner = runner_for(cast(PreTrainedModel, model.module), model.prefix)
-    if isinstance(runner, RaggedRunner) and (packed := runner.pack()):
-        model.memory_bytes = weight_bytes(model.module) + packed
+    with large_blocks_apart():
+        runner = runner_for(cast(PreTrainedModel, model.module), model.prefix)
+        if isinstance(runner, RaggedRunner) and (packed := runner.pack()):
+            model.memory_bytes = weight_bytes(model.module) + packed
     return runner
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from glm_backend.errors import ModelMissing, ModelUnsupported
 from glm_backend.models import chatglm_language
+from glm_backend.models.allocator import large_blocks_apart
 from glm_backend.models.catalog import CATALOG, STARTER, CatalogEntry
 from glm_backend.models.chatglm import PublishedChatGLM, is_published
 from glm_backend.models.checkpoint import Checkpoint
@@ -86,9 +87,10 @@ def load(
     placement = Placement(quantization, resolve_dtype(dtype, target), target)
     stage = "reading" if quantization == "none" else "quantizing"
     on_progress(stage, 0.0)
-    module = assemble(
-        checkpoint, placement, model=name, on_fraction=lambda done: on_progress(stage, done)
-    )
+    with large_blocks_apart():
+        module = assemble(
+            checkpoint, placement, model=name, on_fraction=lambda done: on_progress(stage, done)
+        )
     on_progress("starting", 0.0)
     tokenizer, prompt_format, more_eos = _language(checkpoint, module.config, name)
     prefix = _prefix(checkpoint, ptuning, module.config, placement, name)

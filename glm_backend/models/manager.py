@@ -8,8 +8,6 @@ given back before the new one is read. What cannot work leaves the old model as 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import logging
 import threading
 import time
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
 from glm_backend.errors import Cancelled, GLMError, InternalError, ModelError, ModelNotReady
-from glm_backend.models import loader
+from glm_backend.models import allocator, loader
 from glm_backend.models.catalog import CATALOG
 from glm_backend.models.checkpoint import Checkpoint
 from glm_backend.models.loader import Dtype
@@ -219,7 +217,7 @@ class ModelManager(Generic[R]):
                 return
             except Exception as error:  # the dashboard stays alive whatever a checkpoint does
                 failure = self._as_ours(error, job)
-            _give_memory_back()  # only here has the error's traceback let the weights go
+            allocator.give_back()  # only here has the error's traceback let the weights go
             self._end(job, failure)
 
     def _prepare(self, job: _Job) -> None:
@@ -285,7 +283,7 @@ class ModelManager(Generic[R]):
             self._show(model=None)
         runtime.close()
         del runtime
-        _give_memory_back()
+        allocator.give_back()
 
     def _as_ours(self, error: Exception, job: _Job) -> GLMError:
         """The error as one of this project's, without the frames that would hold the weights."""
@@ -337,14 +335,3 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and (
         "out of memory" in text or "defaultcpuallocator" in text
     )
-
-
-def _give_memory_back() -> None:
-    """Collects what nobody holds and returns it to the system, not only to the allocator."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # glibc only
-        ctypes.CDLL(None).malloc_trim(0)
