@@ -25,6 +25,7 @@ from glm_backend.errors import (
     InternalError,
     InvalidParameter,
     MessageTooLong,
+    Phrase,
     UnknownMessage,
 )
 from glm_backend.live_answer import LiveAnswer
@@ -64,8 +65,10 @@ class ChatParameters:
         """Reads settings by name, others are ignored; raises InvalidParameter out of limits."""
         system_prompt = values.get("system_prompt", "")
         if not isinstance(system_prompt, str) or len(system_prompt) > MAX_SYSTEM_PROMPT_CHARACTERS:
-            allowed = f"a text of at most {MAX_SYSTEM_PROMPT_CHARACTERS} characters"
-            raise InvalidParameter(name="system_prompt", value="too long", allowed=allowed)
+            limit = MAX_SYSTEM_PROMPT_CHARACTERS
+            allowed = Phrase("a text of at most {limit} characters", limit=limit)
+            long = Phrase("too long")
+            raise InvalidParameter(name="system_prompt", value=long, allowed=allowed)
         known = {name: values[name] for name in SamplingParams.names() if name in values}
         if isinstance(known.get("stop"), list):
             known["stop"] = tuple(known["stop"])  # type: ignore[arg-type]
@@ -73,7 +76,7 @@ class ChatParameters:
         max_length = values.get("max_length", DEFAULT_MAX_LENGTH)
         low, high = MAX_LENGTH_LIMITS
         if type(max_length) is not int or not low <= max_length <= high:
-            allowed = f"a whole number from {low} to {high}"
+            allowed = Phrase("a whole number from {low} to {high}", low=low, high=high)
             raise InvalidParameter(name="max_length", value=repr(max_length), allowed=allowed)
         return cls(sampling, readable(system_prompt), max_length)
 

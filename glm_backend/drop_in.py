@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from glm_backend.engine.request import Failed, Finished, SamplingParams, Token
-from glm_backend.errors import InvalidParameter, ModelUnsupported
+from glm_backend.errors import InvalidParameter, ModelUnsupported, Phrase
 from glm_backend.language_model import LanguageModel
 from glm_backend.models import chatglm_language
 from glm_backend.models.catalog import CATALOG
@@ -45,8 +45,8 @@ class AutoTokenizer:
         if tokenizer is None:
             raise ModelUnsupported(
                 model=path,
-                reason="its folder has no tokenizer.model",
-                remedy="Add that file to the folder.",
+                reason=Phrase("its folder has no tokenizer.model"),
+                remedy=Phrase("Add that file to the folder."),
             )
         return tokenizer
 

@@ -15,11 +15,34 @@
 
 Each class is one situation. Its `template` says in English what happened, to which thing, and the
 remedy; `details` holds the values, so that a page can say the same in another language by `code`.
+Values that are prose themselves are Phrases, which a page can say in another language too.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+
+class Phrase(str):
+    """English prose that a page can say in another language: the text, and what it was made of.
+
+    `template` is the English pattern, by which its translation is found; `values` fill it, and may
+    be Phrases again. Exceptions are no values, only their text is: they would hold on to frames,
+    and these to the weights of a model.
+    """
+
+    template: str
+    values: Mapping[str, object]
+
+    def __new__(cls, template: str, /, **values: str | float | Sequence[int] | None) -> Self:
+        phrase = super().__new__(cls, template.format(**values))
+        phrase.template, phrase.values = template, values
+        return phrase
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, object]]:
+        # How copies and pickles are made: from the template, as the text may have braces in it.
+        return (self.template,), dict(self.values)
 
 
 class GLMError(Exception):

@@ -17,7 +17,7 @@ import httpx2
 
 from glm_backend.completion import CompletionEvent, Text
 from glm_backend.engine.request import Failed, Finished, FinishReason, SamplingParams, Usage
-from glm_backend.errors import GLMError, UpstreamError
+from glm_backend.errors import GLMError, Phrase, UpstreamError
 from glm_backend.models.model import Message
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -61,7 +61,7 @@ class RemoteModel:
             name = model if model in known else next(iter(known))
         except StopIteration:
             client.close()
-            raise UpstreamError(host=_host(url), reason="it offers no model") from None
+            raise UpstreamError(host=_host(url), reason=Phrase("it offers no model")) from None
         except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
             client.close()
             raise UpstreamError(host=_host(url), reason=_reason(error)) from error
@@ -199,5 +199,5 @@ def _host(url: str) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, httpx2.HTTPStatusError):
-        return f"status {error.response.status_code}"
+        return Phrase("status {code}", code=error.response.status_code)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

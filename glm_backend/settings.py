@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 from urllib.parse import quote
 
-from glm_backend.errors import SettingsError
+from glm_backend.errors import Phrase, SettingsError
 
 Quantization = Literal["none", "int8", "int4"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -81,7 +81,10 @@ class Settings:
                 source="GLM_DATA_DIR",
                 key="data_dir",
                 value=str(self.data_dir),
-                remedy=f"It cannot be used as a folder ({error.strerror}); name one that can.",
+                remedy=Phrase(
+                    "It cannot be used as a folder ({error}); name one that can.",
+                    error=error.strerror,
+                ),
             ) from error
 
 
@@ -90,23 +93,26 @@ def _from_file(path: Path, *, required: bool) -> dict[str, object]:
         if required:
             raise SettingsError(
                 source=_CONFIG_VARIABLE,
-                key="file",
+                key=Phrase("file"),
                 value=str(path),
-                remedy="There is no such file.",
+                remedy=Phrase("There is no such file."),
             )
         return {}
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(
-            source=str(path), key="file", value="not readable as TOML", remedy=f"{error}."
+            source=str(path),
+            key=Phrase("file"),
+            value=Phrase("not readable as TOML"),
+            remedy=Phrase("Correct this: {error}.", error=str(error)),
         ) from error
     return {key: _checked(str(path), key, key, value) for key, value in raw.items()}
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     ours = {
-        name[4:].lower(): _checked("environment", name, name[4:].lower(), text)
+        name[4:].lower(): _checked(Phrase("environment"), name, name[4:].lower(), text)
         for name, text in environ.items()
         if name.startswith("GLM_") and name != _CONFIG_VARIABLE
     }
@@ -121,21 +127,30 @@ def _checked(source: str, shown: str, key: str, value: object) -> object:
     if key not in hints:
         known = [f"GLM_{k.upper()}" if shown.startswith("GLM_") else k for k in hints]
         near = difflib.get_close_matches(shown, known, n=1, cutoff=0.5)
-        meant = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
-        raise SettingsError(source=source, key=shown, value="not a known setting", remedy=meant)
+        meant = (
+            Phrase("Did you mean {name}?", name=near[0])
+            if near
+            else Phrase("Known: {names}.", names=", ".join(known))
+        )
+        value = Phrase("not a known setting")
+        raise SettingsError(source=source, key=shown, value=value, remedy=meant)
     try:
         return _converted(key, hints[key], value)
     except ValueError as error:
-        shown_value = "set to something secret" if key.endswith("api_key") else repr(value)
+        secret = key.endswith("api_key")
         raise SettingsError(
-            source=source, key=shown, value=shown_value, remedy=f"It must be {error}."
+            source=source,
+            key=shown,
+            value=Phrase("set to something secret") if secret else repr(value),
+            remedy=Phrase("It must be {allowed}.", allowed=error.args[0]),
         ) from None
 
 
 def _converted(key: str, kind: object, value: object) -> object:
+    """The value, or ValueError with the Phrase that says what it must be."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ValueError("one of " + ", ".join(get_args(kind)))
+            raise ValueError(Phrase("one of {names}", names=", ".join(get_args(kind))))
         return value
     if kind is int:
         low, high = _RANGES[key]
@@ -144,15 +159,15 @@ def _converted(key: str, kind: object, value: object) -> object:
         except ValueError:
             number = None
         if number is None or not low <= number <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
+            raise ValueError(Phrase("a whole number from {low} to {high}", low=low, high=high))
         return number
     if not isinstance(value, str):
-        raise ValueError("a text in quotes")
+        raise ValueError(Phrase("a text in quotes"))
     if key == "device" and not _is_device(value):
-        raise ValueError("auto, cpu, cuda or cuda:N")
+        raise ValueError(Phrase("auto, cpu, cuda or cuda:N"))
     if key in ("data_dir", "model_dir"):
         if not value.strip():
-            raise ValueError("the path of a folder")
+            raise ValueError(Phrase("the path of a folder"))
         return Path(value).expanduser()
     return value
 

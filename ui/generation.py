@@ -8,7 +8,7 @@ from math import isnan
 
 from glm_backend.chat import MAX_LENGTH_LIMITS, ChatParameters
 from glm_backend.engine.request import LIMITS, SamplingParams
-from glm_backend.errors import InvalidParameter
+from glm_backend.errors import InvalidParameter, Phrase
 
 DEFAULTS = ChatParameters().values()
 
@@ -67,9 +67,9 @@ def read_seed(text: str) -> int | None:
     if not text.strip():
         return None
     low, high = LIMITS["seed"]
-    allowed = f"a whole number from {low} to {high}, or empty"
+    allowed = Phrase("a whole number from {low} to {high}, or empty", low=low, high=high)
     if not text.strip().isdecimal():
-        raise InvalidParameter(name="seed", value=repr(text.strip()[:30]), allowed=allowed)
+        raise InvalidParameter(name=Phrase("seed"), value=repr(text.strip()[:30]), allowed=allowed)
     seed = int(text.strip())
     return SamplingParams(seed=seed).seed
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from glm_backend.errors import InvalidParameter
+from glm_backend.errors import InvalidParameter, Phrase
 from glm_backend.models.manager import ModelRequest
 from glm_backend.services import Services
 from ui import generation
@@ -97,7 +97,8 @@ class ModelActions:
         if model == FOLDER:
             model = (st.session_state.get("settings_folder") or "").strip()
             if not model:
-                raise InvalidParameter(name="folder", value="''", allowed="the path of a folder")
+                allowed = Phrase("the path of a folder")
+                raise InvalidParameter(name=Phrase("folder"), value="''", allowed=allowed)
         return ModelRequest(
             model=model,
             quantization=st.session_state["settings_quantization"],

@@ -28,6 +28,7 @@ from glm_backend.errors import (
     InternalError,
     InvalidParameter,
     NumericalError,
+    Phrase,
 )
 
 logger = logging.getLogger(__name__)
@@ -118,8 +119,10 @@ class LocalEngine(Generic[CacheT]):
     def _refuse_bad_prompt(self, prompt_ids: Ids[int]) -> None:
         tokens = len(prompt_ids)
         if not tokens or not all(0 <= token < self._vocab_size for token in prompt_ids):
-            allowed = f"at least one token id from 0 to {self._vocab_size - 1}"
-            raise InvalidParameter(name="prompt_ids", value=f"{tokens} ids", allowed=allowed)
+            highest = self._vocab_size - 1
+            allowed = Phrase("at least one token id from 0 to {highest}", highest=highest)
+            value = Phrase("{count} ids", count=tokens)
+            raise InvalidParameter(name="prompt_ids", value=value, allowed=allowed)
         if tokens >= self._context_length:
             raise ContextOverflow(
                 prompt_tokens=tokens,

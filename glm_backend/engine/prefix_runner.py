@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from glm_backend.engine.kv_cache import KVCache
 from glm_backend.engine.runner import Stretch, attend, causal_mask
-from glm_backend.errors import InvalidParameter
+from glm_backend.errors import InvalidParameter, Phrase
 
 
 class Attend(Protocol):
@@ -61,8 +61,8 @@ class PrefixRunner:
     def check(self, token_ids: Sequence[int]) -> None:
         """Raises InvalidParameter for a prompt in which no answer begins."""
         if self._module.layout(token_ids) is None:
-            allowed = "a prompt with [gMASK] or [MASK], and <sop> where the answer begins"
-            value = f"{len(token_ids)} ids"
+            allowed = Phrase("a prompt with [gMASK] or [MASK], and <sop> where the answer begins")
+            value = Phrase("{count} ids", count=len(token_ids))
             raise InvalidParameter(name="prompt_ids", value=value, allowed=allowed)
 
     def forward(self, batch: Sequence[Stretch[PrefixCache]]) -> Tensor:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from glm_backend.errors import GLMError, InvalidParameter
+from glm_backend.errors import GLMError, InvalidParameter, Phrase
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -61,12 +61,15 @@ class SamplingParams:
             kind = int if whole else (int, float)
             right_kind = isinstance(value, kind) and not isinstance(value, bool)
             if not right_kind or not math.isfinite(value) or not low <= value <= high:
-                noun = "a whole number" if whole else "a number"
-                allowed = f"{noun} from {low} to {high}"
+                allowed = (
+                    Phrase("a whole number from {low} to {high}", low=low, high=high)
+                    if whole
+                    else Phrase("a number from {low} to {high}", low=low, high=high)
+                )
                 raise InvalidParameter(name=name, value=repr(value), allowed=allowed)
         strings = isinstance(self.stop, tuple) and all(isinstance(s, str) and s for s in self.stop)
         if not strings or len(self.stop) > MAX_STOP_STRINGS:
-            allowed = f"at most {MAX_STOP_STRINGS} strings that are not empty"
+            allowed = Phrase("at most {limit} strings that are not empty", limit=MAX_STOP_STRINGS)
             raise InvalidParameter(name="stop", value=repr(self.stop), allowed=allowed)
 
     @classmethod

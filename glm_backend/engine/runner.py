@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
 from glm_backend.engine.kv_cache import KVCache, Prefix
-from glm_backend.errors import InternalError
+from glm_backend.errors import InternalError, Phrase
 
 ATTENTION = "glm_ragged"
 
@@ -195,7 +195,7 @@ def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> RaggedRunner | S
             runner.prefix = prefix
             return runner
     if prefix:
-        raise InternalError(message="this model cannot take a trained prefix")
+        raise InternalError(message=Phrase("this model cannot take a trained prefix"))
     module.set_attn_implementation(own_attention)
     return solo
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from glm_backend.errors import CheckpointDamaged, ModelUnsupported
+from glm_backend.errors import CheckpointDamaged, ModelUnsupported, Phrase
 from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint
 from glm_backend.models.model import Quantization
 from glm_backend.models.quantization import is_quantizable, quantized_linear
@@ -52,23 +52,29 @@ def native_config(config: Mapping[str, Any], *, model: str, file: str) -> Pretra
     if not own and model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ModelUnsupported(
             model=model,
-            reason=f"models of the type {model_type!r} are not read yet",
-            remedy="Choose one whose type transformers knows as a causal language model.",
+            reason=Phrase("models of the type {kind!r} are not read yet", kind=model_type),
+            remedy=Phrase("Choose one whose type transformers knows as a causal language model."),
         )
     if "quantization_config" in config:
         raise ModelUnsupported(
             model=model,
-            reason="its weights are stored quantised in a form that is not read",
-            remedy="Take the unquantised version and load it with INT8 or INT4 here.",
+            reason=Phrase("its weights are stored quantised in a form that is not read"),
+            remedy=Phrase("Take the unquantised version and load it with INT8 or INT4 here."),
         )
     layers = config.get("num_hidden_layers", 0)
     if not isinstance(layers, int) or layers > _MOST_LAYERS:
-        raise CheckpointDamaged(file=file, reason=f"num_hidden_layers is {layers!r}")
+        reason = Phrase("num_hidden_layers is {layers!r}", layers=layers)
+        raise CheckpointDamaged(file=file, reason=reason)
     try:
         kind = chatglm1.ChatGLM1Config if own else CONFIG_MAPPING[model_type]
         return kind.from_dict(dict(config))
     except Exception as error:  # each class checks its values in its own way
-        raise CheckpointDamaged(file=file, reason=f"its values make no model ({error})") from error
+        raise _senseless(file, error) from error
+
+
+def _senseless(file: str, error: Exception) -> CheckpointDamaged:
+    reason = Phrase("its values make no model ({error})", error=str(error))
+    return CheckpointDamaged(file=file, reason=reason)
 
 
 def check(checkpoint: Checkpoint, *, model: str) -> None:
@@ -136,7 +142,7 @@ def _empty_module(config: PretrainedConfig, placement: Placement, *, file: str) 
         except ValueError:  # this architecture has no sdpa
             module = build("eager")
     except Exception as error:  # shapes that do not fit together, as each class finds them
-        raise CheckpointDamaged(file=file, reason=f"its values make no model ({error})") from error
+        raise _senseless(file, error) from error
     for part in module.modules():
         if names := part._non_persistent_buffers_set:
             for name in names:
@@ -157,9 +163,12 @@ def _matched(module: PreTrainedModel, checkpoint: Checkpoint, model: str) -> set
     tied = module.all_tied_weights_keys
     for name, info in stored.items():
         if name in expected and info.shape != tuple(expected[name].shape):
-            reason = (
-                f"{name} has the shape {list(info.shape)}, "
-                f"by {CONFIG_FILE} it should be {list(expected[name].shape)}"
+            reason = Phrase(
+                "{name} has the shape {stored}, by {config} it should be {wanted}",
+                name=name,
+                stored=list(info.shape),
+                config=CONFIG_FILE,
+                wanted=list(expected[name].shape),
             )
             raise CheckpointDamaged(file=str(info.file), reason=reason)
     unexpected = _without(
@@ -181,9 +190,11 @@ def _refuse_regrouped(module: PreTrainedModel, model: str) -> None:
     if get_model_conversion_mapping(module, add_legacy=False):
         raise ModelUnsupported(
             model=model,
-            reason=f"weights of the type {module.config.model_type!r} must be regrouped, "
-            "which is not done yet",
-            remedy="Choose a dense model.",
+            reason=Phrase(
+                "weights of the type {kind!r} must be regrouped, which is not done yet",
+                kind=module.config.model_type,
+            ),
+            remedy=Phrase("Choose a dense model."),
         )
 
 
@@ -193,13 +204,18 @@ def _without(names: set[str], patterns: Iterable[str] | None) -> set[str]:
     return {name for name in names if not any(re.search(p, name) for p in ignored)}
 
 
-def _disagreement(missing: set[str], unexpected: set[str]) -> str:
-    parts = []
-    for word, names in (("lack", missing), ("have besides", unexpected)):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            parts.append(f"{word} {min(names)}{more}")
-    return f"the weights do not belong to this {CONFIG_FILE}: they {' and '.join(parts)}"
+def _disagreement(missing: set[str], unexpected: set[str]) -> Phrase:
+    lack = Phrase("lack {names}", names=_some(missing)) if missing else None
+    have = Phrase("have besides {names}", names=_some(unexpected)) if unexpected else None
+    they = Phrase("{one} and {other}", one=lack, other=have) if lack and have else lack or have
+    return Phrase(
+        "the weights do not belong to this {config}: they {they}", config=CONFIG_FILE, they=they
+    )
+
+
+def _some(names: set[str]) -> str:
+    first, more = min(names), len(names) - 1
+    return Phrase("{name} and {count} more", name=first, count=more) if more else first
 
 
 def _check_finite(tensor: torch.Tensor | RowQuantized, name: str, file: str) -> None:
@@ -209,7 +225,8 @@ def _check_finite(tensor: torch.Tensor | RowQuantized, name: str, file: str) -> 
     if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel():
         low, high = tensor.aminmax()
         if not (torch.isfinite(low) and torch.isfinite(high)):
-            raise CheckpointDamaged(file=file, reason=f"{name} holds NaN or infinite numbers")
+            reason = Phrase("{name} holds NaN or infinite numbers", name=name)
+            raise CheckpointDamaged(file=file, reason=reason)
 
 
 def _place(
@@ -274,5 +291,5 @@ def _check_filled(module: nn.Module, config_file: str) -> None:
     tensors = (*module.named_parameters(), *module.named_buffers())
     empty = [name for name, tensor in tensors if tensor.is_meta]
     if empty:
-        reason = f"no weights were found for {empty[0]} and {len(empty) - 1} more"
+        reason = Phrase("no weights were found for {names}", names=_some(set(empty)))
         raise CheckpointDamaged(file=config_file, reason=reason)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glm_backend.errors import CheckpointDamaged, ModelUnsupported
+from glm_backend.errors import CheckpointDamaged, ModelUnsupported, Phrase
 from glm_backend.models.chatglm_family import MODEL_TYPE, Family, recognise, rope_ratio
 from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint
 from glm_backend.models.ptuning import PREFIX_ENCODER
@@ -129,7 +129,9 @@ class PublishedChatGLM(Checkpoint):
         from glm_backend.models.row_quantization import RowQuantized
 
         if q.dtype is not torch.int8 or not torch.isfinite(scale).all():
-            reason = f"{name} holds no {self.bits}-bit integers with finite scales"
+            reason = Phrase(
+                "{name} holds no {bits}-bit integers with finite scales", name=name, bits=self.bits
+            )
             raise CheckpointDamaged(file=str(self.source.tensors[name].file), reason=reason)
         assert self.bits is not None, "scales without quantization_bit were refused"
         return RowQuantized(q, scale, self.bits)
@@ -166,12 +168,18 @@ def _infos(
         info = source.tensors[name]
         rows, *columns = info.shape or (1,)
         if len(natives) > 1 and rows != (wanted := natives[-1][1].stop):
-            reason = f"{name} has {rows} rows, by {CONFIG_FILE} it should have {wanted}"
+            reason = Phrase(
+                "{name} has {rows} rows, by {config} it should have {wanted}",
+                name=name,
+                rows=rows,
+                config=CONFIG_FILE,
+                wanted=wanted,
+            )
             raise CheckpointDamaged(file=str(info.file), reason=reason)
         scale = source.tensors.get(f"{name}_scale")
         if scale is not None:
             if scale.shape != (rows,) or len(columns) != 1:
-                reason = f"the shapes of {name} and its scales do not fit"
+                reason = Phrase("the shapes of {name} and its scales do not fit", name=name)
                 raise CheckpointDamaged(file=str(scale.file), reason=reason)
             columns = [columns[0] * 2] if bits == 4 else columns
             info = replace(info, size_bytes=info.size_bytes + scale.size_bytes, quantized=True)
@@ -189,8 +197,11 @@ def _bits(source: Checkpoint) -> Bits | None:
     if bits in (4, 8) and scaled:
         return bits  # type: ignore[no-any-return]
     if bits or scaled:
-        found = f"there is {scaled}" if scaled else "the weights have no scales"
-        reason = f"quantization_bit is {bits!r}, and {found}"
+        reason = (
+            Phrase("quantization_bit is {bits!r}, and there is {scale}", bits=bits, scale=scaled)
+            if scaled
+            else Phrase("quantization_bit is {bits!r}, and the weights have no scales", bits=bits)
+        )
         raise CheckpointDamaged(file=str(source.folder / CONFIG_FILE), reason=reason)
     return None
 
@@ -202,8 +213,12 @@ def _glm_config(source: Checkpoint, family: Family, model: str) -> dict[str, Any
         if published.get(key, value) != value:
             raise ModelUnsupported(
                 model=model,
-                reason=f"its {key} is {published[key]!r}, which no published ChatGLM has",
-                remedy="Choose a model of the ChatGLM family as it was published.",
+                reason=Phrase(
+                    "its {key} is {value!r}, which no published ChatGLM has",
+                    key=key,
+                    value=published[key],
+                ),
+                remedy=Phrase("Choose a model of the ChatGLM family as it was published."),
             )
     whole = {key: source.whole_number(name) for key, name in _WHOLE_NUMBERS.items()}
     return whole | {
@@ -259,7 +274,7 @@ def _rope(source: Checkpoint, family: Family) -> dict[str, Any]:
     """The two meanings of rope_ratio: ChatGLM2 divides positions, ChatGLM3 multiplies the base."""
     ratio = rope_ratio(source.config)
     if type(ratio) not in (int, float) or not (0 < ratio < math.inf):
-        reason = f"rope_ratio is {ratio!r}; it must be a number above 0"
+        reason = Phrase("rope_ratio is {ratio!r}; it must be a number above 0", ratio=ratio)
         raise CheckpointDamaged(file=str(source.folder / CONFIG_FILE), reason=reason)
     common = {"partial_rotary_factor": 0.5, "rope_theta": _ROPE_BASE}
     if ratio == 1:

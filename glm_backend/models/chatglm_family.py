@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from glm_backend.errors import ModelUnsupported
+from glm_backend.errors import ModelUnsupported, Phrase
 from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint, read_json
 
 MODEL_TYPE = "chatglm"
@@ -29,7 +29,7 @@ _POSITIONS_DIVIDED = re.compile(r"/\s*(self\.)?rope_ratio")
 _BASE_MULTIPLIED = re.compile(r"base\s*\*\s*(self\.)?rope_ratio")
 _CHATGLM3_SEQ_LENGTH = 8192
 _LONGEST_TEXT = 1_000_000
-_REMEDY = (
+_REMEDY = Phrase(
     'Say which it is with family="chatglm2" or family="chatglm3", '
     "or let the folder's name contain one of the two."
 )
@@ -41,7 +41,7 @@ class Recognition:
     """family, and in `why` what gave it away, as part of a sentence for people."""
 
     family: Family
-    why: str
+    why: Phrase
 
 
 def recognise(checkpoint: Checkpoint, *, model: str, family: str | None) -> Recognition:
@@ -56,16 +56,19 @@ def recognise(checkpoint: Checkpoint, *, model: str, family: str | None) -> Reco
     if family is not None:
         return _overridden(family, first=first, model=model)
     if first:
-        return Recognition("chatglm", "its layers are those of the first ChatGLM-6B")
+        return Recognition("chatglm", Phrase("its layers are those of the first ChatGLM-6B"))
     clues = list(_clues(checkpoint))
     if not clues:
         return _by_habit(checkpoint, model)
     found, where = clues[0]
     others = [place for other, place in clues if other != found]
-    doubt = f" (though {others[0]} speaks for another)" if others else ""
-    if others:
-        _log.warning("%s: taken for %s by %s%s. %s", model, found, where, doubt, _REMEDY)
-    return Recognition(found, f"{where} says so{doubt}")
+    if not others:
+        return Recognition(found, Phrase("{where} says so", where=where))
+    why = Phrase(
+        "{where} says so (though {other} speaks for another)", where=where, other=others[0]
+    )
+    _log.warning("%s: taken for %s because %s. %s", model, found, why, _REMEDY)
+    return Recognition(found, why)
 
 
 def _refuse_glm4(checkpoint: Checkpoint, model: str) -> None:
@@ -73,40 +76,45 @@ def _refuse_glm4(checkpoint: Checkpoint, model: str) -> None:
     if raw.get("padded_vocab_size") == 151_552 or _GLM4.search(str(raw.get("_name_or_path", ""))):
         raise ModelUnsupported(
             model=model,
-            reason="this is GLM-4 in its older form, which is not read",
-            remedy="Take the same model in transformers' own form: its name ends in -hf.",
+            reason=Phrase("this is GLM-4 in its older form, which is not read"),
+            remedy=Phrase("Take the same model in transformers' own form: its name ends in -hf."),
         )
 
 
 def _overridden(family: str, *, first: bool, model: str) -> Recognition:
     if family not in FAMILIES or (family == "chatglm") != first:
-        found = "the first ChatGLM-6B" if first else "ChatGLM2 or ChatGLM3"
+        found = Phrase("the first ChatGLM-6B") if first else Phrase("ChatGLM2 or ChatGLM3")
         raise ModelUnsupported(
             model=model,
-            reason=f"it cannot be {family!r}: its weights are those of {found}",
-            remedy=f"Leave family out, or take one of: {', '.join(FAMILIES)}.",
+            reason=Phrase(
+                "it cannot be {family!r}: its weights are those of {found}",
+                family=family,
+                found=found,
+            ),
+            remedy=Phrase("Leave family out, or take one of: {names}.", names=", ".join(FAMILIES)),
         )
-    return Recognition(family, "it was said on loading")
+    return Recognition(family, Phrase("it was said on loading"))
 
 
 def _clues(checkpoint: Checkpoint) -> Iterator[tuple[Family, str]]:
     """What speaks for one of the two, strongest first, and where it stands."""
     folder = checkpoint.folder
     program = _text(folder / "modeling_chatglm.py")
+    program_says = Phrase("modeling_chatglm.py (read as text)")
     if _POSITIONS_DIVIDED.search(program):
-        yield "chatglm2", "modeling_chatglm.py (read as text)"
+        yield "chatglm2", program_says
     elif _BASE_MULTIPLIED.search(program):
-        yield "chatglm3", "modeling_chatglm.py (read as text)"
+        yield "chatglm3", program_says
     tokenizer = _text(folder / "tokenizer_config.json")
     for text, where in (
         (str(read_json(folder / CONFIG_FILE).get("_name_or_path", "")), CONFIG_FILE),
         (tokenizer, "tokenizer_config.json"),
-        (folder.resolve().name, "the folder's name"),
+        (folder.resolve().name, Phrase("the folder's name")),
     ):
         if named := _NAME.search(text):
             yield cast(Family, f"chatglm{named[1]}"), where
     if "<|assistant|>" in tokenizer:
-        yield "chatglm3", "the <|assistant|> in tokenizer_config.json"
+        yield "chatglm3", Phrase("the <|assistant|> in tokenizer_config.json")
 
 
 def _text(path: Path) -> str:
@@ -122,13 +130,19 @@ def _by_habit(checkpoint: Checkpoint, model: str) -> Recognition:
     if rope_ratio(checkpoint.config) != 1:
         raise ModelUnsupported(
             model=model,
-            reason="ChatGLM2 and ChatGLM3 read its rope_ratio in different ways, "
-            "and nothing in the folder tells which of them it is",
+            reason=Phrase(
+                "ChatGLM2 and ChatGLM3 read its rope_ratio in different ways, "
+                "and nothing in the folder tells which of them it is"
+            ),
             remedy=_REMEDY,
         )
     short = checkpoint.config.get("seq_length") == _CHATGLM3_SEQ_LENGTH
     family: Family = "chatglm3" if short else "chatglm2"
-    why = f"its seq_length is that of {family}; nothing else tells it from its sister. {_REMEDY}"
+    why = Phrase(
+        "its seq_length is that of {family}; nothing else tells it from its sister "
+        '(family="chatglm2" or family="chatglm3" would, or the folder\'s name)',
+        family=family,
+    )
     _log.warning("%s: taken for %s because %s", model, family, why)
     return Recognition(family, why)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glm_backend.errors import CheckpointDamaged
+from glm_backend.errors import CheckpointDamaged, Phrase
 from glm_backend.models.chatglm import PublishedChatGLM
 from glm_backend.models.chatglm_prompts import ChatGLM2Prompt, ChatGLM3Prompt
 from glm_backend.models.model import PromptFormat, TextTokenizer
@@ -38,9 +38,10 @@ def open_folder(checkpoint: PublishedChatGLM, *, vocab_size: int, name: str) -> 
         return None, None, frozenset()
     tokenizer = open_tokenizer(path, checkpoint.family)
     if not tokenizer.pieces + len(_SPECIALS) <= vocab_size <= tokenizer.size + _MOST_PADDING:
-        reason = (
-            f"it belongs to another model: it has {tokenizer.size} tokens, "
-            f"the weights have {vocab_size}"
+        reason = Phrase(
+            "it belongs to another model: it has {tokens} tokens, the weights have {rows}",
+            tokens=tokenizer.size,
+            rows=vocab_size,
         )
         raise CheckpointDamaged(file=str(path), reason=reason)
     if checkpoint.family == "chatglm3":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from glm_backend.errors import ModelUnsupported
+from glm_backend.errors import ModelUnsupported, Phrase
 from glm_backend.models.model import Message
 from glm_backend.models.sentencepiece_tokenizer import SentencePieceTokenizer
 
@@ -119,6 +119,6 @@ def opening(tokenizer: SentencePieceTokenizer) -> list[int]:
 def _no_role(role: str, model: str) -> ModelUnsupported:
     return ModelUnsupported(
         model=model,
-        reason=f"its prompt has no place for a message of the role {role!r}",
-        remedy="Use system, user and assistant (ChatGLM3 also takes observation).",
+        reason=Phrase("its prompt has no place for a message of the role {role!r}", role=role),
+        remedy=Phrase("Use system, user and assistant (ChatGLM3 also takes observation)."),
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glm_backend.errors import CheckpointDamaged, ModelMissing
+from glm_backend.errors import CheckpointDamaged, ModelMissing, Phrase
 from glm_backend.models import weight_files
 from glm_backend.models.weight_files import TensorInfo
 
@@ -44,7 +44,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     family: str
-    recognised: str
+    recognised: Phrase
 
     @classmethod
     def open(cls, folder: Path, *, model: str) -> Checkpoint:
@@ -58,7 +58,7 @@ class Checkpoint:
             tensors.update(weight_files.headers(file))
         _check_index(folder, tensors)
         family = config["model_type"]
-        return cls(folder, config, tensors, family, f"{CONFIG_FILE} says so")
+        return cls(folder, config, tensors, family, Phrase("{where} says so", where=CONFIG_FILE))
 
     @property
     def size_bytes(self) -> int:
@@ -70,7 +70,9 @@ class Checkpoint:
         value = self.config.get(key)
         if type(value) is int and 0 < value < 2**31:
             return value
-        reason = f"{key} is {value!r}; it must be a whole number above 0"
+        reason = Phrase(
+            "{key} is {value!r}; it must be a whole number above 0", key=key, value=value
+        )
         raise CheckpointDamaged(file=str(self.folder / CONFIG_FILE), reason=reason)
 
     def stream(
@@ -101,11 +103,13 @@ def read_config(folder: Path, *, model: str) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        remedy = "Name a folder that holds config.json and weight files, or pick a listed model."
+        remedy = Phrase(
+            "Name a folder that holds config.json and weight files, or pick a listed model."
+        )
         raise ModelMissing(model=model, where=str(path), remedy=remedy)
     config = read_json(path)
     if not isinstance(config.get("model_type"), str):
-        raise CheckpointDamaged(file=str(path), reason="it names no model_type")
+        raise CheckpointDamaged(file=str(path), reason=Phrase("it names no model_type"))
     return _cleaned(config)
 
 
@@ -114,10 +118,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        reason = f"it cannot be read as JSON ({error})"
+        reason = Phrase("it cannot be read as JSON ({error})", error=str(error))
         raise CheckpointDamaged(file=str(path), reason=reason) from error
     if not isinstance(value, dict):
-        raise CheckpointDamaged(file=str(path), reason="it holds no JSON object")
+        raise CheckpointDamaged(file=str(path), reason=Phrase("it holds no JSON object"))
     return value
 
 
@@ -136,17 +140,18 @@ def _weight_files(folder: Path, model: str) -> list[Path]:
             return _shards(index)
         if (single := folder / single_name).is_file():
             return [single]
-    remedy = "Fetch model.safetensors (or pytorch_model.bin) into it."
-    raise ModelMissing(model=model, where=f"{folder} (no weight file)", remedy=remedy)
+    where = Phrase("{folder} (no weight file)", folder=str(folder))
+    remedy = Phrase("Fetch model.safetensors (or pytorch_model.bin) into it.")
+    raise ModelMissing(model=model, where=where, remedy=remedy)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointDamaged(file=str(index), reason="it holds no weight_map")
+        raise CheckpointDamaged(file=str(index), reason=Phrase("it holds no weight_map"))
     for file in weight_map.values():
         if not isinstance(file, str) or file != Path(file).name or file in ("", ".", ".."):
-            reason = f"it names {file!r}, which is no file of this folder"
+            reason = Phrase("it names {file!r}, which is no file of this folder", file=file)
             raise CheckpointDamaged(file=str(index), reason=reason)
     return weight_map
 
@@ -155,7 +160,7 @@ def _shards(index: Path) -> list[Path]:
     shards = [index.parent / name for name in sorted(set(_weight_map(index).values()))]
     for shard in shards:
         if not shard.is_file():
-            reason = f"the file is missing, though {index.name} names it"
+            reason = Phrase("the file is missing, though {index} names it", index=index.name)
             raise CheckpointDamaged(file=str(shard), reason=reason)
     return shards
 
@@ -166,7 +171,11 @@ def _check_index(folder: Path, tensors: Mapping[str, TensorInfo]) -> None:
         if (index := folder / index_name).is_file():
             for name, file in _weight_map(index).items():
                 if name not in tensors or tensors[name].file.name != file:
-                    reason = f"the tensor {name} is not in it, though {index_name} says so"
+                    reason = Phrase(
+                        "the tensor {name} is not in it, though {index} says so",
+                        name=name,
+                        index=index_name,
+                    )
                     raise CheckpointDamaged(file=str(folder / file), reason=reason)
             return
         if (folder / single_name).is_file():

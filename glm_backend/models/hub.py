@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from glm_backend.errors import Cancelled, DownloadFailed, GLMError
+from glm_backend.errors import Cancelled, DownloadFailed, GLMError, Phrase
 
 if TYPE_CHECKING:
     import httpx2
@@ -127,7 +127,7 @@ class _Download:
 
     def _check_stop(self) -> None:
         if self.stop.is_set():
-            raise Cancelled(what="the download")
+            raise Cancelled(what=Phrase("the download"))
 
     def _listed(self) -> tuple[str, list[RemoteFile]]:
         """The commit and the files that are needed, small ones first."""
@@ -145,7 +145,8 @@ class _Download:
             files = [file for file in files if ".bin" not in file.name]
         if not files or info.sha is None:
             raise self._failed(
-                "the repository has no model files", "Choose another repository or mirror."
+                reason=Phrase("the repository has no model files"),
+                remedy=Phrase("Choose another repository or mirror."),
             )
         return info.sha, sorted(files, key=lambda file: (file.size_bytes, file.name))
 
@@ -154,8 +155,14 @@ class _Download:
         missing = self.total_bytes - kept
         free = shutil.disk_usage(partial).free
         if missing > free:
-            needs = f"{missing / 1e9:.1f} GB are to come and {free / 1e9:.1f} GB of disk are free"
-            raise self._failed(needs, "Free some space, or point GLM_MODEL_DIR elsewhere.")
+            needs = Phrase(
+                "{missing:.1f} GB are to come and {free:.1f} GB of disk are free",
+                missing=missing / 1e9,
+                free=free / 1e9,
+            )
+            raise self._failed(
+                reason=needs, remedy=Phrase("Free some space, or point GLM_MODEL_DIR elsewhere.")
+            )
 
     def _fetch(self, file: RemoteFile, partial: Path, commit: str) -> None:
         """Brings one file, going on where an earlier attempt stopped."""
@@ -223,10 +230,11 @@ class _Download:
         if wrong:
             part.unlink()
             raise self._failed(
-                f"{file.name} arrived damaged and was thrown away", "Start the download again."
+                reason=Phrase("{file} arrived damaged and was thrown away", file=file.name),
+                remedy=Phrase("Start the download again."),
             )
 
-    def _failed(self, reason: str, remedy: str) -> DownloadFailed:
+    def _failed(self, *, reason: str, remedy: Phrase) -> DownloadFailed:
         from huggingface_hub import constants
 
         host = urlsplit(self.endpoint or constants.ENDPOINT).netloc
@@ -236,26 +244,36 @@ class _Download:
         """The library's error as what happened and what helps."""
         from huggingface_hub import errors
 
-        by_hand = "or put the files into a folder and name that folder"
+        by_hand = Phrase("or put the files into a folder and name that folder")
         if isinstance(error, errors.GatedRepoError):
             return self._failed(
-                "the repository is gated",
-                f"Accept its terms there and set HF_TOKEN, {by_hand}.",
+                reason=Phrase("the repository is gated"),
+                remedy=Phrase(
+                    "Accept its terms there and set HF_TOKEN, {by_hand}.", by_hand=by_hand
+                ),
             )
         if isinstance(error, errors.RepositoryNotFoundError):
             return self._failed(
-                f"there is no repository {self.repo}, or it needs a sign-in",
-                f"Check the name, set HF_TOKEN, {by_hand}.",
+                reason=Phrase(
+                    "there is no repository {repo}, or it needs a sign-in", repo=self.repo
+                ),
+                remedy=Phrase("Check the name, set HF_TOKEN, {by_hand}.", by_hand=by_hand),
             )
         if isinstance(error, errors.HfHubHTTPError):
             return self._failed(
-                f"it answered HTTP {error.response.status_code}", f"Try again later, {by_hand}."
+                reason=Phrase("it answered HTTP {code}", code=error.response.status_code),
+                remedy=Phrase("Try again later, {by_hand}.", by_hand=by_hand),
             )
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return self._failed("the disk is full", "Free some space and start it again.")
+            return self._failed(
+                reason=Phrase("the disk is full"),
+                remedy=Phrase("Free some space and start it again."),
+            )
         return self._failed(
-            str(error) or type(error).__name__,
-            "Check the network, or set HF_ENDPOINT to a mirror. What has arrived is kept.",
+            reason=str(error) or type(error).__name__,
+            remedy=Phrase(
+                "Check the network, or set HF_ENDPOINT to a mirror. What has arrived is kept."
+            ),
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from glm_backend.errors import ModelMissing, ModelUnsupported
+from glm_backend.errors import ModelMissing, ModelUnsupported, Phrase
 from glm_backend.models import chatglm_language
 from glm_backend.models.allocator import large_blocks_apart
 from glm_backend.models.catalog import CATALOG, STARTER, CatalogEntry
@@ -150,8 +150,12 @@ def _understood(checkpoint: Checkpoint, name: str, family: str | None) -> Checkp
     if family not in (None, checkpoint.family):
         raise ModelUnsupported(
             model=name,
-            reason=f"it cannot be {family!r}: its config.json says {checkpoint.family!r}",
-            remedy="Leave family out.",
+            reason=Phrase(
+                "it cannot be {family!r}: its config.json says {found!r}",
+                family=family,
+                found=checkpoint.family,
+            ),
+            remedy=Phrase("Leave family out."),
         )
     return checkpoint
 
@@ -218,7 +222,8 @@ def local_folder(source: str, *, model_dir: Path) -> Path | None:
 
 
 def _nothing_at(source: str) -> ModelMissing:
-    remedy = f"Name a folder on this machine, or one of: {', '.join(CATALOG)}."
+    names = ", ".join(CATALOG)
+    remedy = Phrase("Name a folder on this machine, or one of: {names}.", names=names)
     return ModelMissing(model=source, where=source, remedy=remedy)
 
 
@@ -232,8 +237,8 @@ def resolve_device(device: str, *, model: str) -> torch.device:
     if device not in ("cpu", *cuda) and not (device == "cuda" and cuda):
         raise ModelUnsupported(
             model=model,
-            reason=f"this machine has no device {device}",
-            remedy="Choose the device auto or cpu.",
+            reason=Phrase("this machine has no device {device}", device=device),
+            remedy=Phrase("Choose the device auto or cpu."),
         )
     return torch.device(device)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
-from glm_backend.errors import Cancelled, GLMError, InternalError, ModelError, ModelNotReady
+from glm_backend.errors import Cancelled, GLMError, InternalError, ModelError, ModelNotReady, Phrase
 from glm_backend.models import allocator, loader
 from glm_backend.models.catalog import CATALOG
 from glm_backend.models.checkpoint import Checkpoint
@@ -32,6 +32,12 @@ from glm_backend.models.memory import (
 from glm_backend.models.model import LoadedModel, Quantization
 
 State = Literal["empty", "loading", "ready", "failed"]
+_STATES: dict[State, Phrase] = {
+    "empty": Phrase("empty"),
+    "loading": Phrase("loading"),
+    "ready": Phrase("ready"),
+    "failed": Phrase("failed"),
+}
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +107,7 @@ class _Job:
 
     def check(self) -> None:
         if self.cancelled.is_set():
-            raise Cancelled(what=f"loading {self.request.model}")
+            raise Cancelled(what=Phrase("loading {model}", model=self.request.model))
 
 
 class ModelManager(Generic[R]):
@@ -133,7 +139,7 @@ class ModelManager(Generic[R]):
         """The runtime that answers now; raises ModelNotReady."""
         with self._changed:
             if self._runtime is None:
-                raise ModelNotReady(state=self._status.state)
+                raise ModelNotReady(state=_STATES[self._status.state])
             return self._runtime
 
     def load(self, request: ModelRequest) -> None:

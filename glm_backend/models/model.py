@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypedDict
 
-from glm_backend.errors import ModelUnsupported
+from glm_backend.errors import ModelUnsupported, Phrase
 
 if TYPE_CHECKING:
     import torch
@@ -96,15 +96,19 @@ class LoadedModel:
         if self.prompt_format is None and self.family == "chatglm":
             raise ModelUnsupported(
                 model=self.name,
-                reason="the first ChatGLM-6B takes token ids only, because its tokenizer "
-                "(ice_text.model) is not read",
-                remedy="Choose ChatGLM2-6B or ChatGLM3-6B to chat.",
+                reason=Phrase(
+                    "the first ChatGLM-6B takes token ids only, because its tokenizer "
+                    "(ice_text.model) is not read"
+                ),
+                remedy=Phrase("Choose ChatGLM2-6B or ChatGLM3-6B to chat."),
             )
         if self.prompt_format is None:
             raise ModelUnsupported(
                 model=self.name,
-                reason="its folder has no tokenizer.json (ChatGLM: tokenizer.model), "
-                "so text cannot be turned into tokens",
-                remedy="Add the model's own file to the folder and load it again.",
+                reason=Phrase(
+                    "its folder has no tokenizer.json (ChatGLM: tokenizer.model), "
+                    "so text cannot be turned into tokens"
+                ),
+                remedy=Phrase("Add the model's own file to the folder and load it again."),
             )
         return self.prompt_format.prompt_ids(messages)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import jinja2
 
-from glm_backend.errors import CheckpointDamaged, ModelUnsupported
+from glm_backend.errors import CheckpointDamaged, ModelUnsupported, Phrase
 from glm_backend.models.model import Message
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class ChatTemplate:
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # whatever a broken file makes of the library
             raise CheckpointDamaged(
-                file=str(folder / "tokenizer_config.json"), reason=str(error)
+                file=str(folder / "tokenizer_config.json"),
+                reason=Phrase("it makes no tokenizer ({error})", error=str(error)),
             ) from error
         return cls(tokenizer, name)
 
@@ -60,8 +61,10 @@ class ChatTemplate:
         if not self._tokenizer.chat_template:
             raise ModelUnsupported(
                 model=self._name,
-                reason="it has no chat template (it continues texts, it was not made to chat)",
-                remedy="Choose the model's chat or instruct version.",
+                reason=Phrase(
+                    "it has no chat template (it continues texts, it was not made to chat)"
+                ),
+                remedy=Phrase("Choose the model's chat or instruct version."),
             )
         conversation = [
             {"role": m["role"], "content": m["content"].encode("utf-8", "replace").decode("utf-8")}
@@ -78,7 +81,9 @@ class ChatTemplate:
         except _TEMPLATE_TROUBLE as error:
             raise ModelUnsupported(
                 model=self._name,
-                reason=f"its chat template refuses this conversation: {error}",
-                remedy="Leave the system prompt empty, or choose another model.",
+                reason=Phrase(
+                    "its chat template refuses this conversation ({error})", error=str(error)
+                ),
+                remedy=Phrase("Leave the system prompt empty, or choose another model."),
             ) from error
         return cast("list[int]", ids)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glm_backend.errors import CheckpointDamaged, ModelMissing, ModelUnsupported
+from glm_backend.errors import CheckpointDamaged, ModelMissing, ModelUnsupported, Phrase
 from glm_backend.models import weight_files
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def read_prefix(source: Path, config: Any, *, dtype: Any, device: Any, model: st
     if config.model_type != "glm":
         raise ModelUnsupported(
             model=model,
-            reason="a trained prefix is only taken for ChatGLM2 and ChatGLM3",
-            remedy="Load it without ptuning.",
+            reason=Phrase("a trained prefix is only taken for ChatGLM2 and ChatGLM3"),
+            remedy=Phrase("Load it without ptuning."),
         )
     file = _file(source, model)
     return split(_table(file, _stored(file)), config, file=file, dtype=dtype, device=device)
@@ -45,10 +45,13 @@ def split(table: Tensor, config: Any, *, file: Path, dtype: Any, device: Any) ->
 
     layers, groups, dim = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
     if table.dim() != 2 or table.shape[1] != layers * 2 * groups * dim or not len(table):
-        reason = f"its prefix has the shape {list(table.shape)}, which is for another model"
+        reason = Phrase(
+            "its prefix has the shape {shape}, which is for another model", shape=list(table.shape)
+        )
         raise CheckpointDamaged(file=str(file), reason=reason)
     if not torch.isfinite(table).all():
-        raise CheckpointDamaged(file=str(file), reason="its prefix holds NaN or infinite numbers")
+        reason = Phrase("its prefix holds NaN or infinite numbers")
+        raise CheckpointDamaged(file=str(file), reason=reason)
     # [layers * 2, groups, rows, head_dim]
     parts = table.view(len(table), layers * 2, groups, dim).permute(1, 2, 0, 3)
     parts = parts.to(dtype=dtype, device=device)
@@ -61,8 +64,9 @@ def _file(source: Path, model: str) -> Path:
     for name in _FILES:
         if (source / name).is_file():
             return source / name
-    remedy = "Name the folder that p-tuning wrote; it holds pytorch_model.bin."
-    raise ModelMissing(model=f"{model} (prefix)", where=str(source), remedy=remedy)
+    remedy = Phrase("Name the folder that p-tuning wrote; it holds pytorch_model.bin.")
+    prefix = Phrase("{model} (prefix)", model=model)
+    raise ModelMissing(model=prefix, where=str(source), remedy=remedy)
 
 
 def _stored(file: Path) -> dict[str, Tensor]:
@@ -86,5 +90,7 @@ def _table(file: Path, stored: dict[str, Tensor]) -> Tensor:
         hidden = F.linear(table, stored["trans.0.weight"], stored["trans.0.bias"]).tanh()
         return F.linear(hidden, stored["trans.2.weight"], stored["trans.2.bias"])
     except (KeyError, RuntimeError) as error:
-        reason = f"it holds no prefix as p-tuning writes it ({str(error).splitlines()[0]})"
+        reason = Phrase(
+            "it holds no prefix as p-tuning writes it ({error})", error=str(error).splitlines()[0]
+        )
         raise CheckpointDamaged(file=str(file), reason=reason) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from glm_backend.errors import CheckpointDamaged
+from glm_backend.errors import CheckpointDamaged, Phrase
 
 FILE = "tokenizer.model"
 _SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
@@ -48,7 +48,8 @@ class SentencePieceTokenizer:
         try:
             processor.LoadFromSerializedProto(path.read_bytes())
         except (OSError, RuntimeError) as error:
-            raise CheckpointDamaged(file=str(path), reason="it is no tokenizer.model") from error
+            reason = Phrase("it is no tokenizer.model")
+            raise CheckpointDamaged(file=str(path), reason=reason) from error
         return cls(processor, specials, specials_have_text=specials_have_text)
 
     @property

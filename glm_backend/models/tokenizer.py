@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from glm_backend.errors import CheckpointDamaged
+from glm_backend.errors import CheckpointDamaged, Phrase
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -38,7 +38,8 @@ class FastTokenizer:
         try:
             return cls(Tokenizer.from_file(str(path)))
         except Exception as error:  # tokenizers raises bare Exception
-            raise CheckpointDamaged(file=str(path), reason=str(error)) from error
+            reason = Phrase("it makes no tokenizer ({error})", error=str(error))
+            raise CheckpointDamaged(file=str(path), reason=reason) from error
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; lone surrogates, which are no characters, become "?"."""

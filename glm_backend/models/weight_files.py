@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glm_backend.errors import CheckpointDamaged
+from glm_backend.errors import CheckpointDamaged, Phrase
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def tensors(file: Path, infos: Iterable[tuple[str, TensorInfo]]) -> Iterator[tup
         yield name, state.pop(name).clone()  # a pickled tensor may hold on to a larger storage
 
 
-def _damaged(file: Path, reason: str) -> CheckpointDamaged:
+def _damaged(file: Path, reason: Phrase) -> CheckpointDamaged:
     return CheckpointDamaged(file=str(file), reason=reason)
 
 
@@ -77,7 +77,7 @@ def _safetensors_headers(file: Path) -> dict[str, TensorInfo]:
             length = int.from_bytes(opened.read(8), "little")
             size_bytes = file.stat().st_size
             if size_bytes < 8 + length or length > _LONGEST_HEADER:
-                raise _damaged(file, "it is cut short, or no safetensors file")
+                raise _damaged(file, Phrase("it is cut short, or no safetensors file"))
             header = json.loads(opened.read(length))
         infos = {
             name: _info(file, entry, 8 + length)
@@ -85,19 +85,31 @@ def _safetensors_headers(file: Path) -> dict[str, TensorInfo]:
             if name != "__metadata__"
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(file, f"its header cannot be read ({error})") from error
+        reason = Phrase("its header cannot be read ({error})", error=str(error))
+        raise _damaged(file, reason) from error
     end = max((info.offset_bytes + info.size_bytes for info in infos.values()), default=8 + length)
     if end > size_bytes:
-        raise _damaged(file, f"it is cut short: {end} bytes should be there, {size_bytes} are")
+        reason = Phrase(
+            "it is cut short: {wanted} bytes should be there, {there} are",
+            wanted=end,
+            there=size_bytes,
+        )
+        raise _damaged(file, reason)
     return infos
 
 
 def _info(file: Path, entry: dict[str, Any], start: int) -> TensorInfo:
-    """One entry of the header; ValueError, KeyError or TypeError where it is none."""
+    """One entry of the header; KeyError, TypeError or CheckpointDamaged where it is none."""
     kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     size_bytes = math.prod(shape) * _ITEM_BYTES[kind]
     if begin < 0 or end - begin != size_bytes or any(length < 0 for length in shape):
-        raise ValueError(f"a tensor of {size_bytes} bytes lies at {begin} to {end}")
+        reason = Phrase(
+            "its header is wrong: a tensor of {size} bytes lies at {begin} to {end}",
+            size=size_bytes,
+            begin=begin,
+            end=end,
+        )
+        raise _damaged(file, reason)
     return TensorInfo(file, shape, size_bytes, kind, start + begin)
 
 
@@ -117,19 +129,22 @@ def _safetensors(
             for name, info in infos:
                 content = torch.empty(info.size_bytes, dtype=torch.uint8)
                 opened.seek(info.offset_bytes)
-                _read_into(opened, content.numpy().data)
+                if not _fill(content.numpy().data, opened):
+                    raise _damaged(file, Phrase("it was cut short while it was read"))
                 yield name, content.view(kinds[info.kind]).view(info.shape)
-    except (OSError, EOFError) as error:
-        raise _damaged(file, f"it cannot be read to its end ({error})") from error
+    except OSError as error:
+        reason = Phrase("it cannot be read to its end ({error})", error=str(error))
+        raise _damaged(file, reason) from error
 
 
-def _read_into(opened: Any, buffer: memoryview) -> None:
-    """Fills `buffer`; one read of the system brings at most 2 GB."""
+def _fill(buffer: memoryview, opened: Any) -> bool:
+    """Whether the file had enough bytes; one read of the system brings at most 2 GB."""
     while buffer:
         count = opened.readinto(buffer)
         if not count:
-            raise EOFError("it is cut short")
+            return False
         buffer = buffer[count:]
+    return True
 
 
 def _unpickled(file: Path) -> dict[str, torch.Tensor]:
@@ -141,7 +156,8 @@ def _unpickled(file: Path) -> dict[str, torch.Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError) as error:
         first_line = str(error).partition("\n")[0]
-        raise _damaged(file, f"it cannot be read safely ({first_line})") from error
+        reason = Phrase("it cannot be read safely ({error})", error=first_line)
+        raise _damaged(file, reason) from error
     if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
-        raise _damaged(file, "it holds something other than tensors")
+        raise _damaged(file, Phrase("it holds something other than tensors"))
     return state

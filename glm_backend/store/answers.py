@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from glm_backend.errors import InvalidParameter
+from glm_backend.errors import InvalidParameter, Phrase
 from glm_backend.store.conversations import Room, in_batches, new_id, owned, title_from
 from glm_backend.store.messages import message_in
 from glm_backend.store.schema import conversations, is_generating, messages
@@ -61,7 +61,9 @@ class Answers(Room):
             owned(connection, user_id, conversation_id, lock=True)
             question = message_in(connection, conversation_id, question_id)
             if question.role != "user":
-                raise InvalidParameter(name="question", value="an answer", allowed="a question")
+                raise InvalidParameter(
+                    name=Phrase("question"), value=Phrase("an answer"), allowed=Phrase("a question")
+                )
             return self._begin(connection, question, answer, owner)
 
     def write_answers(self, updates: Sequence[AnswerUpdate]) -> None:

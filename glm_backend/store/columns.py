@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Dialect, String, Text
 from sqlalchemy.types import TypeDecorator
 
-from glm_backend.errors import InvalidParameter
+from glm_backend.errors import InvalidParameter, Phrase
 
 
 class PlainText(TypeDecorator[str]):
@@ -22,7 +22,8 @@ class PlainText(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         if value is not None and "\0" in value:
-            raise InvalidParameter(name="text", value=r"'\x00'", allowed="text without NUL")
+            allowed = Phrase("text without NUL")
+            raise InvalidParameter(name=Phrase("text"), value=r"'\x00'", allowed=allowed)
         return value
 
 
@@ -55,5 +56,6 @@ class Json(TypeDecorator[object]):
 def timestamp_text(time: datetime) -> str:
     """`time` as the store and the exports write it; raises InvalidParameter without a zone."""
     if time.tzinfo is None:
-        raise InvalidParameter(name="time", value=time.isoformat(), allowed="a time with a zone")
+        allowed = Phrase("a time with a zone")
+        raise InvalidParameter(name=Phrase("time"), value=time.isoformat(), allowed=allowed)
     return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"

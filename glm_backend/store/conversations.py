@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from glm_backend.errors import InvalidParameter, UnknownConversation
+from glm_backend.errors import InvalidParameter, Phrase, UnknownConversation
 from glm_backend.store.database import Database
 from glm_backend.store.schema import conversations, users
 from glm_backend.store.values import Conversation
@@ -149,6 +149,6 @@ def title_from(question: str) -> str:
 def _checked_title(title: str) -> str:
     title = " ".join(title.split())
     if not 1 <= len(title) <= _TITLE_CHARACTERS:
-        allowed = f"a title of 1 to {_TITLE_CHARACTERS} characters"
-        raise InvalidParameter(name="title", value=repr(title[:40]), allowed=allowed)
+        allowed = Phrase("a title of 1 to {limit} characters", limit=_TITLE_CHARACTERS)
+        raise InvalidParameter(name=Phrase("title"), value=repr(title[:40]), allowed=allowed)
     return title

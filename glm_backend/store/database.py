@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from glm_backend.errors import (
     GLMError,
     InvalidParameter,
+    Phrase,
     StoreDamaged,
     StoreError,
     StoreFull,
@@ -46,11 +47,11 @@ class Database:
     """Transactions on one database. Raises StoreError for an address nothing can be opened with."""
 
     def __init__(self, url: str) -> None:
-        self.name = "named by GLM_DATABASE_URL"
+        self.name: str = Phrase("named by GLM_DATABASE_URL")
         with self._translating():
             address = make_url(url)
             self.name = address.database or address.render_as_string(hide_password=True)
-            self._engine = _create_engine(address)
+            self._engine = _create_engine(address, self.name)
         self._timeout_s = float(str(address.query.get("timeout", _BUSY_TIMEOUT_S)))
         self._writer = threading.Lock()
 
@@ -100,11 +101,12 @@ def upsert(connection: Connection, table: Table, row: Mapping[str, object]) -> N
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changes))
 
 
-def _create_engine(url: URL) -> Engine:
+def _create_engine(url: URL, name: str) -> Engine:
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     if not url.database or ":memory:" in url.database:
-        raise sqlite3.OperationalError("a database in memory is not shared between threads")
+        reason = Phrase("a database in memory is not shared between threads")
+        raise StoreError(database=name, reason=reason)
     if _is_frozen(Path(url.database)):
         file = f"file:{quote(str(Path(url.database).absolute()))}"
         url = url.set(database=file, query={"mode": "ro", "immutable": "1", "uri": "true"})
@@ -153,9 +155,12 @@ def _translated(error: Exception, database: str) -> GLMError:
         return cause
     if isinstance(cause, UnicodeEncodeError):
         half = repr(cause.object[cause.start : cause.end])
-        return InvalidParameter(name="text", value=half, allowed="text without lone surrogates")
+        allowed = Phrase("text without lone surrogates")
+        return InvalidParameter(name=Phrase("text"), value=half, allowed=allowed)
     if isinstance(cause, OverflowError):
-        return InvalidParameter(name="number", value="too large", allowed="within 64 bits")
+        return InvalidParameter(
+            name=Phrase("number"), value=Phrase("too large"), allowed=Phrase("within 64 bits")
+        )
     kind = _SQLITE_ERRORS.get(_primary_code(cause), StoreError)
     return kind(database=database, reason=str(cause))
 

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
-from glm_backend.errors import StoreDamaged, StoreTooNew
+from glm_backend.errors import Phrase, StoreDamaged, StoreTooNew
 from glm_backend.store.database import Database
 
 _FOLDER = Path(__file__).parent / "migrations"
@@ -36,7 +36,8 @@ def _revision(connection: Connection, script: ScriptDirectory, name: str) -> str
     """The revision the database is at, None for an empty one."""
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision is None and inspect(connection).get_table_names():
-        raise StoreDamaged(database=name, reason="it holds the tables of another program")
+        reason = Phrase("it holds the tables of another program")
+        raise StoreDamaged(database=name, reason=reason)
     if revision is not None and revision not in {r.revision for r in script.walk_revisions()}:
         raise StoreTooNew(database=name, revision=revision)
     return revision

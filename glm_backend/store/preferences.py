@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import delete, select
 
-from glm_backend.errors import InvalidParameter, UnknownPreset
+from glm_backend.errors import InvalidParameter, Phrase, UnknownPreset
 from glm_backend.store.conversations import Room
 from glm_backend.store.database import upsert
 from glm_backend.store.schema import presets, user_settings
@@ -49,8 +49,8 @@ class Preferences(Room):
         that is empty or long."""
         name = " ".join(name.split())
         if not 1 <= len(name) <= _NAME_CHARACTERS:
-            allowed = f"a name of 1 to {_NAME_CHARACTERS} characters"
-            raise InvalidParameter(name="preset", value=repr(name[:40]), allowed=allowed)
+            allowed = Phrase("a name of 1 to {limit} characters", limit=_NAME_CHARACTERS)
+            raise InvalidParameter(name=Phrase("preset"), value=repr(name[:40]), allowed=allowed)
         preset = Preset(name=name, values=dict(values), created_at=self.now())
         row = {"user_id": user_id, "name": name, "parameters": preset.values}
         with self._database.writing() as connection:
