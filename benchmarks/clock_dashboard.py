@@ -27,7 +27,9 @@ from ui import application, resources  # noqa: E402
 class Clock(FakeModel):
     """Says the time, in milliseconds, until it is stopped."""
 
-    def complete(self, messages: Sequence[Message], params: SamplingParams) -> Ticking:
+    def complete(
+        self, messages: Sequence[Message], params: SamplingParams, *, client: str = ""
+    ) -> Ticking:
         return Ticking(self, [""] * 1000, params, 1)
 
 

@@ -34,12 +34,16 @@ QUESTIONS = {
         "Write a Python function that reverses a string, and explain it briefly.",
     ],
 }
+#: What is looked for on the history page.
+SEARCHED = "r"
 #: Address and height of each picture.
 PAGES = {
     "overview": ("/", 900),
     "chat": ("/chat?c={conversation}", 960),
     "settings": ("/settings", 1680),
-    "history": ("/history", 1250),
+    "history": ("/history", 1000),
+    "usage": ("/history", 1100),
+    "reading": ("/history?c={conversation}", 1100),
 }
 
 
@@ -57,6 +61,7 @@ def ask_questions(settings: Settings) -> str:
             overrides = {"temperature": 0.3, "seed": 7, "max_new_tokens": 220}
             live = services.chat.send(services.user_id, conversation, question, overrides)
             live.wait_saved(300)
+    put_in_order(services)
     services.close()
     return conversation
 
@@ -69,13 +74,38 @@ def take(page: Page, dashboard: Dashboard, conversation: str, suffix: str) -> No
         settle(page)
         page.wait_for_timeout(1500)  # charts and fonts come after the script has ended
         if name == "history":
-            page.locator(".dvn-scroller").click(position={"x": 16, "y": 53})
-            page.locator(".st-key-history_preview iframe").nth(1).wait_for()
-            page.wait_for_timeout(1500)
+            at_work(page)
+        if name == "usage":
+            page.get_by_role("tab").nth(1).click()
+            page.locator("canvas, svg.marks").first.wait_for()
+            page.wait_for_timeout(2500)
         target = TARGET / f"{name}{suffix}.png"
         page.screenshot(path=target)
         if target.stat().st_size > LIMIT_BYTES:
             raise SystemExit(f"{target.name} is larger than {LIMIT_BYTES} bytes")
+
+
+def at_work(page: Page) -> None:
+    """The history page with a search, and two of what it found marked."""
+    page.locator(".st-key-history_search input").fill(SEARCHED)
+    page.locator(".st-key-history_search input").press("Enter")
+    page.locator(".stMarkdownColoredBackground").first.wait_for()
+    settle(page)
+    for row in (0, 1):
+        page.locator("[class*='st-key-mark_'] label").nth(row).click()
+        page.wait_for_timeout(800)
+        settle(page)
+
+
+def put_in_order(services: Services) -> None:
+    """Tags, a pin and a rating, as people give them."""
+    store, user_id = services.store, services.user_id
+    rows = store.list_conversations(user_id, limit=10)
+    store.tag(user_id, [row.id for row in rows[:3]], "physics")
+    store.tag(user_id, [rows[-1].id], "办公")
+    store.pin(user_id, [rows[1].id])
+    answer = store.path(user_id, rows[0].id)[-1]
+    services.chat.rate(user_id, rows[0].id, answer.id, 1, "Short and right.")
 
 
 def main() -> None:

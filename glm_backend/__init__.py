@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from glm_backend.threads import settle_openmp
+
 if TYPE_CHECKING:
     from glm_backend.chat import ChatService as ChatService
     from glm_backend.drop_in import AutoModel as AutoModel
@@ -37,6 +39,8 @@ __all__ = [
     "Settings",
     "load_model",
 ]
+
+settle_openmp()  # here, as every way in comes by, and before any of them imports torch
 
 
 def __getattr__(name: str) -> object:

@@ -13,106 +13,56 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, fields, replace
 
+from glm_backend.chat_parameters import ChatParameters
 from glm_backend.completion import Completer, Completion, Text
 from glm_backend.context import FittedPrompt, fit
-from glm_backend.engine.request import Failed, Finished, SamplingParams
+from glm_backend.engine.request import Failed, Finished
 from glm_backend.errors import (
+    AnswerComplete,
     AnswerRunning,
     EmptyMessage,
     GLMError,
     InternalError,
-    InvalidParameter,
     MessageTooLong,
-    Phrase,
     UnknownMessage,
 )
 from glm_backend.live_answer import LiveAnswer
-from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.model import Message as PromptMessage
+from glm_backend.readable import readable
 from glm_backend.recorder import Recorder
+from glm_backend.store.ratings import Rating
 from glm_backend.store.store import Store
 from glm_backend.store.values import AnswerParameters, Message
 
 logger = logging.getLogger(__name__)
 
 MAX_MESSAGE_CHARACTERS = 4_000_000
-MAX_SYSTEM_PROMPT_CHARACTERS = 100_000
-#: As the sliders of ChatGLM's own pages have it.
-MAX_LENGTH_LIMITS = (0, 32_768)
-DEFAULT_MAX_LENGTH = 8192
 #: How long Stop waits for the partial answer to be saved, so that the page already shows it.
 STOP_WAIT_S = 1.0
 #: Seeds that are drawn are kept with the answer; 31 bits survive every spreadsheet.
 _DRAWN_SEEDS = 2**31
 
 
-@dataclass(frozen=True, slots=True)
-class ChatParameters:
-    """How the next answer is made: sampling, and the system prompt (empty for none).
-
-    max_length: tokens of conversation and answer together, the limit that users of ChatGLM know;
-    it stands in the place of max_new_tokens there. 0 is all that the model can take.
-    """
-
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    system_prompt: str = ""
-    max_length: int = DEFAULT_MAX_LENGTH
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, object]) -> ChatParameters:
-        """Reads settings by name, others are ignored; raises InvalidParameter out of limits."""
-        system_prompt = values.get("system_prompt", "")
-        if not isinstance(system_prompt, str) or len(system_prompt) > MAX_SYSTEM_PROMPT_CHARACTERS:
-            limit = MAX_SYSTEM_PROMPT_CHARACTERS
-            allowed = Phrase("a text of at most {limit} characters", limit=limit)
-            long = Phrase("too long")
-            raise InvalidParameter(name="system_prompt", value=long, allowed=allowed)
-        known = {name: values[name] for name in SamplingParams.names() if name in values}
-        if isinstance(known.get("stop"), list):
-            known["stop"] = tuple(known["stop"])  # type: ignore[arg-type]
-        sampling = SamplingParams(**known)  # type: ignore[arg-type]
-        max_length = values.get("max_length", DEFAULT_MAX_LENGTH)
-        low, high = MAX_LENGTH_LIMITS
-        if type(max_length) is not int or not low <= max_length <= high:
-            allowed = Phrase("a whole number from {low} to {high}", low=low, high=high)
-            raise InvalidParameter(name="max_length", value=repr(max_length), allowed=allowed)
-        return cls(sampling, readable(system_prompt), max_length)
-
-    def values(self) -> dict[str, object]:
-        """The same as settings by name, ready for the store."""
-        sampling = asdict(self.sampling)
-        return {
-            **sampling,
-            "stop": list(self.sampling.stop),
-            "system_prompt": self.system_prompt,
-            "max_length": self.max_length,
-        }
-
-    def limits(self, family: str, context_length: int) -> tuple[int, int]:
-        """Tokens of conversation and answer together, and of the answer alone, at most."""
-        if family not in FAMILIES:
-            return context_length, self.sampling.max_new_tokens
-        together = min(self.max_length or context_length, context_length)
-        return together, min(together, MAX_LENGTH_LIMITS[1])
-
-
 class ChatService:
     """Sends, regenerates, edits and stops; one answer at a time in each conversation.
 
     `model` gives the model that answers now, or raises ModelNotReady. `store` is open to pages
-    for reading lists and transcripts.
+    for reading lists and transcripts. trash_days: after so many days what is in the trash is
+    erased; 0 keeps it.
     """
 
-    def __init__(self, store: Store, model: Callable[[], Completer]) -> None:
+    def __init__(
+        self, store: Store, model: Callable[[], Completer], *, trash_days: int = 0
+    ) -> None:
         self.store = store
         self._model = model
         self._live: dict[str, LiveAnswer] = {}
         self._reserved: set[str] = set()
         self._versions: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._recorder = Recorder(store, self._forget)
+        self._recorder = Recorder(store, self._forget, trash_days=trash_days)
         self._recorder.start()
 
     # --- asking
@@ -157,17 +107,43 @@ class ChatService:
         question_id = answer.parent_id if answer.role == "assistant" else answer.id
         if question_id is None:
             raise UnknownMessage(message_id=answer_id)
-        with self._place(conversation_id):
-            history = self.store.path(user_id, conversation_id, question_id)
-            model, chat, fitted = self._prepare(user_id, conversation_id, history, overrides)
-            begun = self.store.begin_answer(
-                user_id,
-                conversation_id,
-                question_id,
-                _recorded(model, chat, fitted),
-                self._recorder.owner,
-            )
-            return self._start(begun, model, chat, fitted)
+        return self._answer(user_id, conversation_id, question_id, overrides)
+
+    def continue_answer(
+        self,
+        user_id: str,
+        conversation_id: str,
+        answer_id: str,
+        overrides: Mapping[str, object] | None = None,
+    ) -> LiveAnswer:
+        """Carries on an answer that was stopped, cut off or reached its maximum length.
+
+        A version beside it that begins with its text; the older one stays as it ended. Raises
+        like `send`, and AnswerComplete for an answer that ended by itself.
+        """
+        answer = self._message(user_id, conversation_id, answer_id)
+        if not answer.can_be_continued or answer.parent_id is None:
+            raise AnswerComplete()
+        continues = answer_id if answer.beginning else None
+        return self._answer(
+            user_id, conversation_id, answer.parent_id, overrides, continues=continues
+        )
+
+    def rate(
+        self,
+        user_id: str,
+        conversation_id: str,
+        answer_id: str,
+        rating: Rating | None,
+        comment: str = "",
+    ) -> None:
+        """Says that an answer is good (1) or bad (-1), and why; None takes it back.
+
+        Raises InvalidParameter, UnknownConversation, UnknownMessage or a StoreError.
+        """
+        comment = readable(comment.strip())
+        self.store.rate(user_id, conversation_id, answer_id, rating, comment or None)
+        self.touch(conversation_id)
 
     def parameters(
         self,
@@ -245,7 +221,32 @@ class ChatService:
                 _recorded(model, chat, fitted),
                 self._recorder.owner,
             )
-            return self._start(begun, model, chat, fitted)
+            return self._start(user_id, begun, model, chat, fitted)
+
+    def _answer(
+        self,
+        user_id: str,
+        conversation_id: str,
+        question_id: str,
+        overrides: Mapping[str, object] | None,
+        *,
+        continues: str | None = None,
+    ) -> LiveAnswer:
+        with self._place(conversation_id):
+            *before, last = self.store.path(user_id, conversation_id, continues or question_id)
+            path = (
+                [*before, replace(last, content=last.beginning)] if continues else [*before, last]
+            )
+            model, chat, fitted = self._prepare(user_id, conversation_id, path, overrides)
+            begun = self.store.begin_answer(
+                user_id,
+                conversation_id,
+                question_id,
+                _recorded(model, chat, fitted),
+                self._recorder.owner,
+                continues=continues,
+            )
+            return self._start(user_id, begun, model, chat, fitted)
 
     def _prepare(
         self,
@@ -275,21 +276,29 @@ class ChatService:
         return model, replace(chat, sampling=sampling), fitted
 
     def _start(
-        self, begun: Message, model: Completer, chat: ChatParameters, fitted: FittedPrompt
+        self,
+        user_id: str,
+        begun: Message,
+        model: Completer,
+        chat: ChatParameters,
+        fitted: FittedPrompt,
     ) -> LiveAnswer:
         """From here on the question is safe: what goes wrong becomes the end of the answer."""
         answer = LiveAnswer(
-            begun.id, begun.conversation_id, max_new_tokens=chat.sampling.max_new_tokens
+            begun.id,
+            begun.conversation_id,
+            max_new_tokens=chat.sampling.max_new_tokens,
+            begun_with=begun.content,
         )
         self._live[begun.conversation_id] = answer
         self.touch(begun.conversation_id)
         self._recorder.watch(answer)
         try:
-            completion = model.complete(fitted.messages, chat.sampling)
+            completion = model.complete(fitted.messages, chat.sampling, client=user_id)
         except Exception as error:
             self._end(answer, _as_glm_error(error))
             return answer
-        answer.cancels_with(completion.cancel)
+        answer.made_by(completion)
         name = f"answer-{begun.id[:8]}"
         threading.Thread(
             target=self._follow, args=(answer, completion), name=name, daemon=True
@@ -344,20 +353,6 @@ class ChatService:
         return self.store.path(user_id, conversation_id, message_id)[-1]
 
 
-def readable(text: str) -> str:
-    """The text with every character storable and visible, none dropped.
-
-    Control characters (but tab and line ends) become their Unicode pictures, U+2400 to U+2421;
-    lone surrogates, which are no characters, become U+FFFD.
-    """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROL_PICTURES)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-_CONTROL_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
-_CONTROL_PICTURES[0x7F] = 0x2421
-
-
 def _checked(text: str) -> str:
     if not text.strip():
         raise EmptyMessage()
@@ -367,7 +362,8 @@ def _checked(text: str) -> str:
 
 
 def _answered_turns(path: Sequence[Message]) -> list[PromptMessage]:
-    """What a model is shown of a path: questions with their answers, and a question at the end.
+    """What a model is shown of a path: questions with their answers, and a question at the end,
+    or the beginning of the answer that it carries on.
 
     A question whose answer failed or was stopped before the first word is left out together
     with it: most models' prompts know only question and answer in turn.
@@ -383,12 +379,14 @@ def _answered_turns(path: Sequence[Message]) -> list[PromptMessage]:
 
 
 def _recorded(model: Completer, chat: ChatParameters, fitted: FittedPrompt) -> AnswerParameters:
+    kept = {field.name for field in fields(AnswerParameters)}
+    sampling = {name: value for name, value in asdict(chat.sampling).items() if name in kept}
     return AnswerParameters(
         model=model.name,
         quantization=model.quantization,
         system_prompt=chat.system_prompt,
         left_out=fitted.left_out,
-        **asdict(chat.sampling),
+        **sampling,
     )
 
 

@@ -6,7 +6,6 @@ Data on stdout, words for people on stderr. Exit codes: 0 done, 1 the work faile
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
 import os
@@ -14,14 +13,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from glm_backend.errors import GLMError, SettingsError
-from glm_backend.models.catalog import CATALOG
+from glm_backend.models.catalog import CATALOG, entry_of
 from glm_backend.progress import ProgressLine
-from glm_backend.services import LOCAL_USER, Services
+from glm_backend.services import Services
 from glm_backend.settings import Settings
+from glm_backend.transfer_commands import add_export, add_import
 
 #: The published names, which the originals' welcome lines have, by family.
 _PUBLISHED = {"chatglm": "ChatGLM-6B", "chatglm2": "ChatGLM2-6B", "chatglm3": "ChatGLM3-6B"}
@@ -71,13 +71,24 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="models one can pick")
     _add_models(models.add_subparsers(metavar="command", required=True))
 
-    export = commands.add_parser("export", help="conversations as a file")
-    export.add_argument("--format", choices=("csv", "json"), required=True)
-    export.add_argument("--output", type=Path, metavar="FILE", help="stdout without it")
-    export.add_argument("--conversation", nargs="+", action="extend", metavar="ID")
-    export.add_argument("--bom", action="store_true", help="CSV for Excel")
-    export.set_defaults(run=_export, parser=export)
+    add_export(commands)
+    add_import(commands)
+    _add_upkeep(commands)
     return parser
+
+
+def _add_upkeep(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    backup = commands.add_parser("backup", help="a copy of the database, while it is used")
+    backup.add_argument(
+        "file", type=Path, nargs="?", help="a new one in the data folder without it"
+    )
+    backup.set_defaults(run=_backup)
+    restore = commands.add_parser("restore", help="make a backup the database again")
+    restore.add_argument("file", type=Path)
+    restore.set_defaults(run=_restore)
+    doctor = commands.add_parser("doctor", help="what is installed, what fits, what is wrong")
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(run=_doctor)
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -89,13 +100,15 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     info.add_argument("--json", action="store_true")
     info.set_defaults(run=_models_info)
     pull = commands.add_parser("pull", help="bring a model onto this machine")
-    pull.add_argument("model", choices=list(CATALOG), metavar="model")
+    pull.add_argument("model", help="a catalogue name, or owner/name on the hub")
     pull.set_defaults(run=_models_pull)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="a catalogue name or a folder (GLM_MODEL)")
+    parser.add_argument("--model", help="a catalogue name, a folder or owner/name (GLM_MODEL)")
     parser.add_argument("--quantization", choices=_QUANTIZATIONS)
+    parser.add_argument("--family", choices=list(_PUBLISHED), help="of a folder that does not say")
+    parser.add_argument("--ptuning", metavar="FOLDER", help="a prefix trained for the model")
 
 
 def _port(text: str) -> int:
@@ -113,6 +126,8 @@ def _chosen(settings: Settings, arguments: argparse.Namespace) -> Settings:
         settings,
         model=arguments.model or settings.model,
         quantization=arguments.quantization or settings.quantization,
+        family=arguments.family or settings.family,
+        ptuning=arguments.ptuning or settings.ptuning,
     )
 
 
@@ -193,8 +208,10 @@ def _models_list(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _models_info(settings: Settings, arguments: argparse.Namespace) -> int:
     """Facts of the catalogue or of the folder, and what each precision needs here."""
+    from glm_backend.doctor import memory_needed
+
     facts = _facts(arguments.model, settings)
-    memory = _memory(arguments.model, settings)
+    memory = {way: asdict(needs) for way, needs in memory_needed(arguments.model, settings).items()}
     if arguments.json:
         print(json.dumps(facts | {"memory": memory}, ensure_ascii=False, indent=2))
         return 0
@@ -212,26 +229,17 @@ def _facts(model: str, settings: Settings) -> dict[str, object]:
     from glm_backend.models.checkpoint import Checkpoint
     from glm_backend.models.loader import local_folder, refuse_hopeless
 
-    if model in CATALOG:
-        entry = CATALOG[model]
+    if (entry := entry_of(model)) is not None:
         names = ("id", "title", "family", "context_length", "parameters", "licence", "languages")
         facts = {name: getattr(entry, name) for name in names}
-        return facts | {"here": (settings.resolved_model_dir / model).is_dir()}
+        here = local_folder(model, model_dir=settings.resolved_model_dir) is not None
+        return facts | {"here": here}
     refuse_hopeless(model, model_dir=settings.resolved_model_dir)
     folder = local_folder(model, model_dir=settings.resolved_model_dir)
-    assert folder is not None, "what is neither listed nor a folder was refused above"
+    if folder is None:  # a repository that was not fetched yet
+        return {"id": model, "title": model, "here": False}
     config = Checkpoint.open(folder, model=model).config
     return {"id": model, "title": folder.name, "model_type": config["model_type"], "here": True}
-
-
-def _memory(model: str, settings: Settings) -> dict[str, dict[str, int]]:
-    from glm_backend.language_model import LanguageModel
-    from glm_backend.models.manager import ModelManager, ModelRequest
-    from glm_backend.models.model import Quantization
-
-    manager = ModelManager(LanguageModel, model_dir=settings.resolved_model_dir)
-    ways: tuple[Quantization, ...] = ("none", "int8", "int4")
-    return {way: asdict(manager.estimate(ModelRequest(model, way))) for way in ways}
 
 
 def _models_pull(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -249,39 +257,49 @@ def _models_pull(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-# --- conversations
+# --- upkeep
 
 
-def _export(settings: Settings, arguments: argparse.Namespace) -> int:
-    from glm_backend.store.store import Store
-    from glm_backend.transfer import export_csv, export_json
+def _backup(settings: Settings, arguments: argparse.Namespace) -> int:
+    from glm_backend.store.backup import back_up
 
-    if arguments.bom and arguments.format != "csv":
-        arguments.parser.error("--bom is for csv")
-    settings.make_data_dir()
-    with contextlib.closing(Store.open(settings.resolved_database_url)) as store:
-        user, ids = store.ensure_user(LOCAL_USER), arguments.conversation
-        if arguments.format == "csv":
-            chunks = export_csv(store, user, ids, bom=arguments.bom)
-        else:
-            chunks = export_json(store, user, ids)
-        with _written(arguments.output) as out:
-            for chunk in chunks:
-                out.write(chunk)
-            out.flush()
+    file = arguments.file
+    if file is None:
+        settings.make_data_dir()
+        file = settings.data_dir / "backups" / f"glm-{datetime.now(UTC):%Y%m%d-%H%M%S}.sqlite3"
+        file.parent.mkdir(exist_ok=True)
+    with ProgressLine() as line:
+        back_up(settings.resolved_database_url, file, lambda done: line.report("copying", done))
+    print(file)
     return 0
 
 
-@contextmanager
-def _written(path: Path | None) -> Iterator[BinaryIO]:
-    """Where the data goes. A file appears whole or not at all."""
-    if path is None:
-        yield sys.stdout.buffer
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as out:
-            yield out
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
+    from glm_backend.store.restore import restore
+
+    settings.make_data_dir()
+    url = settings.resolved_database_url
+    with ProgressLine() as line:
+        kept = restore(
+            url,
+            arguments.file,
+            lambda: datetime.now(UTC),
+            lambda done: line.report("copying", done),
+        )
+    sys.stderr.write(f"{arguments.file} is the database now.\n")
+    if kept is not None:
+        sys.stderr.write("The one that it replaced is kept:\n")
+        print(kept)
+    return 0
+
+
+def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:
+    from glm_backend.doctor import look
+
+    report = look(settings)
+    if arguments.json:
+        print(json.dumps(report.values(), ensure_ascii=False, indent=2))
+    else:
+        for line in report.lines():
+            print(line)
+    return 0 if report.ok else 1

@@ -6,7 +6,7 @@ terminal event. This is where token ids become characters and where stop strings
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,18 +15,41 @@ from glm_backend.models.model import Detokenizer, Message
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of the answer and its log probability, and those of the likeliest in its place.
+
+    text: by itself; U+FFFD where it is a part of a character. alternatives: the likeliest first.
+    """
+
+    text: str
+    logprob: float
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
-    """New characters of the answer. `tokens` counts the answer's tokens so far."""
+    """New characters of the answer. `tokens` counts the answer's tokens so far.
+
+    logprobs: of the new tokens, where SamplingParams.logprobs asked for them; there is a Text for
+    each token then, also where its characters are still held back or are part of a stop string.
+    """
 
     text: str
     tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 CompletionEvent = Text | Finished | Failed
 
 
 class Completion(Protocol):
-    """One answer under way."""
+    """One answer under way.
+
+    place: how many requests are before this one, itself included; 0 once it is being answered.
+    """
+
+    @property
+    def place(self) -> int: ...
 
     def events(self) -> Iterator[CompletionEvent]:
         """Pieces of text, then exactly one Finished or Failed; blocks between them."""
@@ -38,7 +61,8 @@ class Completion(Protocol):
 
 
 class Completer(Protocol):
-    """A model that answers messages.
+    """A model that answers messages: those end with a question, or with an assistant's message,
+    which then is the beginning of the answer and is carried on.
 
     name, quantization: as recorded with each answer. family: the kind of model, "" where it is
     not known. context_length: tokens of prompt and answer.
@@ -60,8 +84,14 @@ class Completer(Protocol):
         """Prompt tokens of these messages, the mark that opens the answer included."""
         ...
 
-    def complete(self, messages: Sequence[Message], params: SamplingParams) -> Completion:
-        """Starts an answer. Raises what the engine's submit raises."""
+    def complete(
+        self, messages: Sequence[Message], params: SamplingParams, *, client: str = ""
+    ) -> Completion:
+        """Starts an answer, or carries one on: its text is only what is new.
+
+        client: who asks; clients take turns where requests wait. Raises what the engine's submit
+        raises.
+        """
         ...
 
 
@@ -98,12 +128,25 @@ class StopStrings:
 
 
 class TokenCompletion:
-    """The text of a `Generation`: decodes it as it comes, and ends it at a stop string."""
+    """The text of a `Generation`: decodes it as it comes, and ends it at a stop string.
 
-    def __init__(self, generation: Generation, detokenizer: Detokenizer) -> None:
+    decode: the text of some ids by themselves.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        detokenizer: Detokenizer,
+        decode: Callable[[Sequence[int]], str],
+    ) -> None:
         self._generation = generation
         self._detokenizer = detokenizer
+        self._decode = decode
         self._stops = StopStrings(generation.params.stop)
+
+    @property
+    def place(self) -> int:
+        return self._generation.place
 
     def cancel(self) -> None:
         self._generation.cancel()
@@ -113,9 +156,11 @@ class TokenCompletion:
         for event in self._generation.events():
             if isinstance(event, Token):
                 tokens += 1
-                text = "" if self._stops.found else self._push(event.token_id)
-                if text:
-                    yield Text(text, tokens)
+                if self._stops.found:  # what the engine made before it heard of the end
+                    continue
+                text, logprobs = self._push(event.token_id), self._logprobs(event)
+                if text or logprobs:
+                    yield Text(text, tokens, logprobs)
                 continue
             rest = "" if self._stops.found else self._rest()
             if rest:
@@ -127,6 +172,12 @@ class TokenCompletion:
         if self._stops.found:
             self._generation.cancel()
         return text
+
+    def _logprobs(self, token: Token) -> tuple[TokenLogprob, ...]:
+        if token.logprob is None:
+            return ()
+        others = tuple((self._decode([its_id]), value) for its_id, value in token.alternatives)
+        return (TokenLogprob(self._decode([token.token_id]), token.logprob, others),)
 
     def _rest(self) -> str:
         out = self._stops.push(self._detokenizer.finish())

@@ -36,7 +36,8 @@ def fit(
     *,
     context: int | None = None,
 ) -> FittedPrompt:
-    """Chooses the newest turns of `history` (which ends with the question) that fit.
+    """Chooses the newest turns of `history` that fit; it ends with the question, or with the
+    beginning of its answer.
 
     A turn is a question with its answers; turns are kept or left out whole. context: tokens of
     prompt and answer together, where they shall be fewer than the model could take.

@@ -14,13 +14,13 @@ from glm_backend.engine.request import Failed, Finished, SamplingParams, Token
 from glm_backend.errors import InvalidParameter, ModelUnsupported, Phrase
 from glm_backend.language_model import LanguageModel
 from glm_backend.models import chatglm_language
-from glm_backend.models.catalog import CATALOG
 from glm_backend.models.chatglm import PublishedChatGLM
 from glm_backend.models.chatglm_text import chatglm1_answer, chatglm2_answer, chatglm3_answer
 from glm_backend.models.loader import Dtype, load, prepare, refuse_hopeless
 from glm_backend.models.model import LoadedModel, Message, TextTokenizer
 from glm_backend.models.tokenizer import FastTokenizer
 from glm_backend.settings import Settings
+from glm_backend.threads import apart
 
 History = list[Any]
 Turn = tuple[Any, ...]
@@ -32,12 +32,16 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(path: str, *, trust_remote_code: bool = False) -> TextTokenizer:
-        """The tokenizer of a folder or catalogue entry; raises ModelError.
+        """The tokenizer of a folder, a catalogue entry or the hub; raises ModelError.
 
         `encode` adds no special ids and parses none out of text.
         """
         settings = Settings.load()
-        checkpoint = prepare(_source(path), model_dir=settings.resolved_model_dir)
+        checkpoint = prepare(
+            path,
+            model_dir=settings.resolved_model_dir,
+            hub_endpoint=settings.hub_endpoint or None,
+        )
         if not isinstance(checkpoint, PublishedChatGLM):
             return FastTokenizer.open(checkpoint.folder)
         size = checkpoint.config["vocab_size"]
@@ -45,7 +49,7 @@ class AutoTokenizer:
         if tokenizer is None:
             raise ModelUnsupported(
                 model=path,
-                reason=Phrase("its folder has no tokenizer.model"),
+                reason=Phrase("its folder has no tokenizer.model (ChatGLM-6B: ice_text.model)"),
                 remedy=Phrase("Add that file to the folder."),
             )
         return tokenizer
@@ -56,16 +60,19 @@ class AutoModel:
 
     @staticmethod
     def from_pretrained(
-        path: str, *, trust_remote_code: bool = False, device: str = "cpu"
+        path: str,
+        *,
+        trust_remote_code: bool = False,
+        device: str = "cpu",
+        ptuning: str | None = None,
     ) -> ChatModel:
-        """A model to be loaded from a folder or catalogue entry; raises ModelMissing.
+        """A model to be loaded from a folder, a catalogue entry or the hub; raises ModelMissing.
 
-        The weights are read at `eval()` or the first question, as they are wanted by then: nothing
-        is read as float32 only to be halved.
+        ptuning: folder of a trained prefix (p-tuning v2). The weights are read at `eval()` or the
+        first question, as they are wanted by then: nothing is read as float32 only to be halved.
         """
-        source = _source(path)
-        refuse_hopeless(source, model_dir=Settings.load().resolved_model_dir)
-        return ChatModel(_Plan(source, device))
+        refuse_hopeless(path, model_dir=Settings.load().resolved_model_dir)
+        return ChatModel(_Plan(path, device, ptuning=ptuning))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +83,18 @@ class _Plan:
     device: str
     dtype: Dtype = "auto"
     bits: Literal[0, 4, 8] = 0
+    ptuning: str | None = None
 
     def load(self) -> LanguageModel:
         settings = Settings.load()
-        model_dir = settings.resolved_model_dir
-        model = load(self.source, dtype=self.dtype, device=self.device, model_dir=model_dir)
+        model = load(
+            self.source,
+            dtype=self.dtype,
+            device=self.device,
+            ptuning=self.ptuning,
+            model_dir=settings.resolved_model_dir,
+            hub_endpoint=settings.hub_endpoint or None,
+        )
         if self.bits and model.quantization == "none":  # what is published quantised stays so
             _quantize(model, self.bits)
         return LanguageModel(model, max_concurrent=settings.max_concurrent)
@@ -140,8 +154,8 @@ class ChatModel:
 
         history: (query, answer) pairs, for ChatGLM3 its messages with roles. options: max_length
         (8192 tokens of prompt and answer; 2048 for the first ChatGLM), do_sample, top_p and
-        temperature (0.8, 0.8; 0.7, 0.95), top_k, repetition_penalty, seed. Raises InvalidParameter,
-        ContextOverflow and what ended the answer.
+        temperature (0.8, 0.8; 0.7, 0.95), top_k, min_p, typical_p, repetition_penalty, seed. Raises
+        InvalidParameter, ContextOverflow and what ended the answer.
         """
         answer: tuple[Any, History] | None = None
         for answer in self.stream_chat(tokenizer, query, history, **options):  # noqa: B007
@@ -160,7 +174,8 @@ class ChatModel:
         """(the whole answer so far, the history with it) at each token; see `chat`.
 
         past_key_values: what the turn before gave as its third value with return_past_key_values;
-        the new question then follows those very tokens.
+        the new question then follows those very tokens, of which only those are read that the
+        engine does not hold any more. It finds by itself what is the same in any prompt.
         """
         model = self._model()
         turns = list(history or [])
@@ -180,7 +195,7 @@ class ChatModel:
 
     def _model(self) -> LanguageModel:
         if self._loaded is None:
-            self._loaded = self._plan.load()
+            self._loaded = apart(self._plan.load)
         return self._loaded
 
     def _prompt(
@@ -260,22 +275,16 @@ def _quantize(model: LoadedModel, bits: Literal[4, 8]) -> None:
     """Replaces the linear layers, but the one that gives the logits, as the authors do."""
     from torch import nn
 
-    from glm_backend.models.quantization import weight_bytes
-    from glm_backend.models.row_quantization import quantized_by_rows, row_quantized_linear
+    from glm_backend.models.quantization import QuantizedLinear, weight_bytes
+    from glm_backend.models.row_quantization import published_weight, quantized_by_rows
 
     linear = [(n, m) for n, m in model.module.named_modules() if isinstance(m, nn.Linear)]
     for name, layer in linear:
         if name.endswith("lm_head"):
             continue
-        rows = quantized_by_rows(layer.weight.data.half(), bits)  # published in half precision
+        q, scale = quantized_by_rows(layer.weight.data.half(), bits)  # published in half precision
         bias = None if layer.bias is None else layer.bias.data
-        packed = row_quantized_linear(rows, bias, dtype=model.dtype, device=model.device)
-        model.module.set_submodule(name, packed)
+        held = QuantizedLinear(published_weight(q, scale, bits), bias)
+        model.module.set_submodule(name, held)
     model.quantization = "int4" if bits == 4 else "int8"
     model.memory_bytes = weight_bytes(model.module)
-
-
-def _source(path: str) -> str:
-    """A catalogue id for the hub names that scripts have ("THUDM/chatglm2-6b"), else the path."""
-    named = {entry.repo: entry.id for entry in CATALOG.values() if entry.repo}
-    return named.get(path, path)

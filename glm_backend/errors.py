@@ -3,13 +3,16 @@
     GLMError
     ├── UserError        what the person at the keyboard can mend (HTTP 4xx)
     │   ├── EmptyMessage, MessageTooLong, ContextOverflow, InvalidParameter, NoQuestion
-    │   ├── UnknownConversation, UnknownMessage, UnknownPreset, AnswerRunning
-    │   └── ModelNotReady, EngineBusy, Cancelled, LoopbackOnly
+    │   ├── UnknownConversation, UnknownMessage, UnknownPreset, UnknownUser
+    │   ├── AnswerRunning, AnswerComplete, ConversationUnreadable, DownloadExpired
+    │   └── ModelNotReady, EngineBusy, AnswerTooLarge, Cancelled, LoopbackOnly
     ├── OperatorError    what the person who runs the machine can mend (HTTP 5xx)
     │   ├── SettingsError
     │   ├── ModelError       ModelMissing, StarterMissing, CheckpointDamaged, ModelUnsupported,
     │   │                    OutOfMemory, DownloadFailed
-    │   ├── StoreError       StoreReadOnly, StoreLocked, StoreTooNew, StoreFull, StoreDamaged
+    │   ├── StoreError       StoreReadOnly, StoreLocked, StoreTooNew, StoreFull, StoreDamaged,
+    │   │                    StoreAway, StoreBusy, OtherBackup
+    │   ├── FileExists, NoSuchFile
     │   └── UpstreamError
     └── InternalError    a fault of the program or of the weights: NumericalError, EngineClosed
 
@@ -126,13 +129,36 @@ class UnknownMessage(UserError):
     status = 404
 
 
+class UnknownUser(UserError):
+    template = "There is no user named {name}."
+    status = 404
+
+
+class ConversationUnreadable(UserError):
+    template = (
+        "This conversation cannot be imported: {reason}. Mend it in the file and import that "
+        "again; what was taken from it already is not taken twice."
+    )
+    status = 422
+
+
 class UnknownPreset(UserError):
     template = "There is no preset named {name}."
     status = 404
 
 
+class DownloadExpired(UserError):
+    template = "This download is no longer on offer. Reload the page it came from, and try again."
+    status = 404
+
+
 class AnswerRunning(UserError):
     template = "This conversation is still being answered. Wait for the end, or press Stop first."
+    status = 409
+
+
+class AnswerComplete(UserError):
+    template = "This answer ended by itself, so there is nothing to continue. Answer again instead."
     status = 409
 
 
@@ -142,8 +168,20 @@ class ModelNotReady(UserError):
 
 
 class EngineBusy(UserError):
-    template = "{waiting} requests are already waiting, which is the limit. Try again in a moment."
+    template = (
+        "{waiting} requests are already waiting, which is the limit; this one would be number "
+        "{place}. Try again in a moment."
+    )
     status = 429
+
+
+class AnswerTooLarge(UserError):
+    template = (
+        "There was not enough memory to go on with this answer ({tokens} tokens of conversation "
+        "and answer). What there is of it is kept. Try again when fewer people are being answered, "
+        "or start a new chat."
+    )
+    status = 503
 
 
 class Cancelled(UserError):
@@ -235,11 +273,43 @@ class StoreFull(StoreError):
     )
 
 
+class StoreAway(StoreError):
+    template = (
+        "The database {database} does not answer ({reason}). Start it, or check GLM_DATABASE_URL: "
+        "answers are kept in memory and saved as soon as it is back."
+    )
+
+
+class StoreBusy(StoreError):
+    template = (
+        "The database {database} has more to do at the moment than it can. Try again shortly; "
+        "nothing was lost."
+    )
+
+
 class StoreDamaged(StoreError):
     template = (
         "{database} is not a usable database ({reason}). Restore a backup, or move the file away "
         "and start with an empty one; the file was left as it is."
     )
+
+
+class OtherBackup(StoreError):
+    template = (
+        "{database} is a PostgreSQL database, which is copied with its own programs. Write a copy: "
+        "pg_dump --format=custom --file=FILE '{url}'. Put it back: "
+        "pg_restore --clean --if-exists --single-transaction --dbname='{url}' FILE."
+    )
+
+
+class FileExists(OperatorError):
+    template = "There is a file {file} already. Name another one, or move it away first."
+    status = 409
+
+
+class NoSuchFile(OperatorError):
+    template = "There is no file {file}. Check its name."
+    status = 404
 
 
 class UpstreamError(OperatorError):
@@ -261,3 +331,4 @@ class NumericalError(InternalError):
 
 class EngineClosed(InternalError):
     template = "The model was unloaded while this answer was being written."
+    status = 503

@@ -65,7 +65,8 @@ def make_demo(model: Completer, title: str) -> gradio.Blocks:
         except Exception as error:
             raise gradio.Error(str(error)) from error
 
-    with gradio.Blocks(title=title, analytics_enabled=False) as demo:
+    demo = gradio.Blocks(title=title, analytics_enabled=False)
+    with demo:
         gradio.HTML(f"<h1 align='center'>{title}</h1>")
         chatbot = gradio.Chatbot()
         query = gradio.Textbox(show_label=False, placeholder="Input...", lines=10)

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from glm_backend.completion import TokenCompletion
-from glm_backend.engine.local import EngineStats, LocalEngine
+from glm_backend.engine.kv_cache import padded
+from glm_backend.engine.local import LocalEngine
 from glm_backend.engine.prefix_runner import PrefixRunner
 from glm_backend.engine.request import Failed, Generation, SamplingParams, Token
 from glm_backend.engine.runner import RaggedRunner, SoloRunner, runner_for
+from glm_backend.engine.stats import EngineStats
+from glm_backend.engine.thread_count import ThreadCount
+from glm_backend.errors import EngineClosed
 from glm_backend.models.allocator import large_blocks_apart
 from glm_backend.models.chatglm1 import ChatGLM1
 from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.chatglm_text import AnswerDetokenizer
+from glm_backend.models.kv_precision import kv_dtype
 from glm_backend.models.loader import Dtype, load
+from glm_backend.models.memory import available_bytes
 from glm_backend.models.model import LoadedModel, Message, Quantization, TextTokenizer
-from glm_backend.models.quantization import weight_bytes
+from glm_backend.models.quantization import Kernel, weight_bytes
 from glm_backend.settings import Settings
-from glm_backend.threads import kernel_threads
+from glm_backend.threads import apart, cores
+
+AnyRunner = RaggedRunner | SoloRunner | PrefixRunner
+
+#: Conversations whose keys and values are kept for their next turn, beside those being answered.
+_KEPT = 24
+#: Share of the free memory that keys and values may take.
+_KV_SHARE = 0.5
 
 
 class LanguageModel:
@@ -36,17 +49,20 @@ class LanguageModel:
     """
 
     def __init__(self, model: LoadedModel, *, max_concurrent: int = 8) -> None:
-        torch.set_num_threads(kernel_threads())
+        torch.set_num_threads(cores())
         self._model = model
-        # Which of the runners it is makes no difference from here on.
-        self._runner = cast(RaggedRunner, _runner(model))
+        runner = _runner(model)
+        self._runner: AnyRunner | None = runner  # None once it is closed
+        self._kernels = _kernels(runner, model.module)
         self._engine = LocalEngine(
-            self._runner,
+            runner,
             name=model.name,
             context_length=model.context_length,
             vocab_size=model.vocab_size,
             stop_ids=model.eos_ids,
-            max_concurrent=max_concurrent,
+            **_room(model, max_concurrent),
+            threads=ThreadCount(cores() if model.device.type == "cpu" else 1),
+            set_threads=torch.set_num_threads,
         )
 
     @property
@@ -71,41 +87,80 @@ class LanguageModel:
         return self._model.context_length
 
     @property
+    def vocab_size(self) -> int:
+        return self._model.vocab_size
+
+    @property
     def tokenizer(self) -> TextTokenizer | None:
         return self._model.tokenizer
 
     def stats(self) -> EngineStats:
-        """How many answers are being written and how many requests wait."""
+        """How busy the engine is, and what it has done."""
         return self._engine.stats()
+
+    @property
+    def kernels(self) -> Sequence[str]:
+        """What its linear layers are computed with, where that was chosen here."""
+        return self._kernels
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Of the keys and values of one token; 0 where that is not known."""
+        return self._model.kv_bytes_per_token
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The conversation as the model's own prompt, up to where the answer begins."""
         return self._model.prompt_ids(messages)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        return len(self.prompt_ids(messages))
+        prompt, begun = self._prompt_and_beginning(messages)
+        return len(prompt) + len(begun)
 
-    def complete(self, messages: Sequence[Message], params: SamplingParams) -> TokenCompletion:
+    def complete(
+        self, messages: Sequence[Message], params: SamplingParams, *, client: str = ""
+    ) -> TokenCompletion:
         """Starts an answer; see `Completer`."""
-        ids = self.prompt_ids(messages)
+        prompt, begun = self._prompt_and_beginning(messages)
+        generation = self.submit([*prompt, *begun], params, client=client)
         assert self.tokenizer is not None, "what has no tokenizer has no prompts either"
-        generation = self.submit(ids, params)
         detokenizer = self.tokenizer.detokenizer()
+        for token_id in begun:  # so that it knows what the new text stands behind
+            detokenizer.push(token_id)
         if self.family in FAMILIES:
-            detokenizer = AnswerDetokenizer(detokenizer)
-        return TokenCompletion(generation, detokenizer)
+            behind = messages[-1]["content"] if begun else ""
+            wide = self.family == "chatglm"
+            detokenizer = AnswerDetokenizer(detokenizer, wide=wide, behind=behind)
+        return TokenCompletion(generation, detokenizer, self.tokenizer.decode)
+
+    def _prompt_and_beginning(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """The ids of the prompt, and of the beginning of the answer when one is carried on."""
+        if not messages or messages[-1]["role"] != "assistant":
+            return self.prompt_ids(messages), []
+        prompt = self.prompt_ids(messages[:-1])
+        assert self.tokenizer is not None, "what has no tokenizer has no prompts either"
+        return prompt, ids_behind(self.tokenizer, messages[-1]["content"])
 
     def submit(
-        self, ids: Sequence[int], params: SamplingParams, *, ignore_eos: bool = False
+        self,
+        ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        ignore_eos: bool = False,
+        client: str = "",
     ) -> Generation:
         """Starts an answer to a prompt of token ids; its events are tokens. See the engine."""
         if isinstance(self._runner, PrefixRunner):
             self._runner.check(ids)
-        return self._engine.submit(ids, params, ignore_eos=ignore_eos)
+        return self._engine.submit(ids, params, ignore_eos=ignore_eos, client=client)
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Next-token scores after every token of `ids`: [tokens, vocab], float32."""
-        return self._runner.score(ids)
+        """Next-token scores after every token of `ids`: [tokens, vocab], float32.
+
+        Raises EngineClosed.
+        """
+        if (runner := self._runner) is None:
+            raise EngineClosed()
+        return apart(lambda: runner.score(ids))
 
     def generate_ids(
         self,
@@ -132,17 +187,61 @@ class LanguageModel:
         self._engine.close()
         # Somebody may still hold this object for its name; the weights must go now.
         self._model.module = nn.Module()
-        del self._runner
+        self._runner = None
 
 
-def _runner(model: LoadedModel) -> RaggedRunner | SoloRunner | PrefixRunner:
-    if isinstance(model.module, ChatGLM1):
-        return PrefixRunner(model.module)
+def ids_behind(tokenizer: TextTokenizer, text: str) -> list[int]:
+    """Ids of a text that stands behind others: without the space that some tokenizers put first.
+
+    The text is encoded behind a character that shares no token with it, and the ids of that one
+    are taken off.
+    """
+    for before in _BEFORE:
+        ids, head = tokenizer.encode(before + text), tokenizer.encode(before)
+        if ids[: len(head)] == head:
+            return ids[len(head) :]
+    return tokenizer.encode(text)
+
+
+_BEFORE = ("\n", ":", "。")
+
+
+def _runner(model: LoadedModel) -> AnyRunner:
+    runner: AnyRunner
     with large_blocks_apart():
-        runner = runner_for(cast(PreTrainedModel, model.module), model.prefix)
-        if isinstance(runner, RaggedRunner) and (packed := runner.pack()):
-            model.memory_bytes = weight_bytes(model.module) + packed
+        if isinstance(model.module, ChatGLM1):
+            runner = PrefixRunner(model.module)
+        else:
+            runner = runner_for(cast(PreTrainedModel, model.module), model.prefix)
+            if isinstance(runner, RaggedRunner) and (narrow := kv_dtype(model)):
+                runner.kv_dtype = narrow
+                model.kv_bytes_per_token = model.kv_bytes_per_token * narrow.itemsize // 4
+        model.memory_bytes = runner.held_bytes + weight_bytes(model.module)
     return runner
+
+
+def _kernels(runner: AnyRunner, module: nn.Module) -> list[str]:
+    names = {type(part).__name__ for part in module.modules() if isinstance(part, Kernel)}
+    return sorted(names | runner.kernels if isinstance(runner, RaggedRunner) else names)
+
+
+class _Room(TypedDict):
+    max_concurrent: int
+    kept: int
+    kv_tokens: int | None
+
+
+def _room(model: LoadedModel, max_concurrent: int) -> _Room:
+    """How many conversations there is memory for, beside the weights that are loaded."""
+    if not model.kv_bytes_per_token:
+        return {"max_concurrent": max_concurrent, "kept": _KEPT, "kv_tokens": None}
+    free = available_bytes(model.device) * _KV_SHARE
+    tokens = max(int(free / model.kv_bytes_per_token), model.context_length)
+    if model.device.type == "cpu":  # what is not written takes no memory
+        return {"max_concurrent": max_concurrent, "kept": _KEPT, "kv_tokens": tokens}
+    slots = max(1, tokens // padded(model.context_length))
+    running = min(max_concurrent, slots)
+    return {"max_concurrent": running, "kept": min(_KEPT, slots - running), "kv_tokens": None}
 
 
 def load_model(  # noqa: PLR0917 - the order is public
@@ -154,21 +253,26 @@ def load_model(  # noqa: PLR0917 - the order is public
     on_progress: Callable[[str, float], None] | None = None,
     family: str | None = None,
 ) -> LanguageModel:
-    """Loads a model for a Python script: a catalogue id, or a folder on this machine.
+    """Loads a model for a script: a catalogue id, a folder, or owner/name on the hub.
 
     ptuning: folder of a trained prefix (p-tuning v2). on_progress: called with the stage and the
     fraction of it that is done, 0 to 1. family: overrides what a ChatGLM folder is taken for.
     Models are kept where the dashboard keeps them (GLM_MODEL_DIR). Raises ModelError and its kinds.
     """
     settings = Settings.load()
-    model = load(
-        folder_or_catalog_id,
-        quantization=quantization,
-        dtype=dtype,
-        device=device,
-        ptuning=ptuning,
-        family=family,
-        model_dir=settings.resolved_model_dir,
-        on_progress=on_progress or (lambda stage, fraction: None),
-    )
-    return LanguageModel(model, max_concurrent=settings.max_concurrent)
+
+    def made() -> LanguageModel:
+        model = load(
+            folder_or_catalog_id,
+            quantization=quantization,
+            dtype=dtype,
+            device=device,
+            ptuning=ptuning,
+            family=family,
+            model_dir=settings.resolved_model_dir,
+            on_progress=on_progress or (lambda stage, fraction: None),
+            hub_endpoint=settings.hub_endpoint or None,
+        )
+        return LanguageModel(model, max_concurrent=settings.max_concurrent)
+
+    return apart(made)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from glm_backend.engine.request import FinishReason, Usage
 from glm_backend.errors import GLMError
@@ -21,10 +22,25 @@ _STATUS: dict[FinishReason, Status] = {
 }
 
 
-class LiveAnswer:
-    """The text so far of one answer, how it ended, and whether it is saved."""
+class Maker(Protocol):
+    """What makes an answer: a request of a model that waits in line before it is answered."""
 
-    def __init__(self, message_id: str, conversation_id: str, *, max_new_tokens: int) -> None:
+    @property
+    def place(self) -> int: ...
+
+    def cancel(self) -> None: ...
+
+
+class LiveAnswer:
+    """The text so far of one answer, how it ended, and whether it is saved.
+
+    finish_reason: as a model gives it, "unloaded" where the model was let go in the middle, "error"
+    for an answer that failed; None until then.
+    """
+
+    def __init__(
+        self, message_id: str, conversation_id: str, *, max_new_tokens: int, begun_with: str = ""
+    ) -> None:
         self.message_id = message_id
         self.conversation_id = conversation_id
         self.max_new_tokens = max_new_tokens
@@ -34,11 +50,11 @@ class LiveAnswer:
         self.usage: Usage | None = None
         self.error: GLMError | None = None
         self.save_error: GLMError | None = None
-        self._pieces: list[str] = []
+        self._pieces = [begun_with] if begun_with else []
         self._version = 0
         self._saved_version = 0
         self._changed = threading.Condition()
-        self._cancel: Callable[[], None] = lambda: None
+        self._maker: Maker | None = None
         self._cancelled = False
 
     @property
@@ -56,15 +72,20 @@ class LiveAnswer:
         """True when the database holds the end of this answer."""
         return not self.running and self._saved_version == self._version
 
+    @property
+    def place(self) -> int:
+        """Its place in line, 1 is next; 0 where the model is at it or it has ended."""
+        return self._maker.place if self._maker is not None and self.running else 0
+
     # --- who writes
 
-    def cancels_with(self, cancel: Callable[[], None]) -> None:
-        """Says how to stop the model; called at once if Stop came before it."""
+    def made_by(self, maker: Maker) -> None:
+        """Says who makes it, who is cancelled at once if Stop came before."""
         with self._changed:
-            self._cancel = cancel
+            self._maker = maker
             cancelled = self._cancelled
         if cancelled:
-            cancel()
+            maker.cancel()
 
     def append(self, text: str, tokens: int) -> None:
         with self._changed:
@@ -74,7 +95,10 @@ class LiveAnswer:
 
     def finish(self, reason: FinishReason, usage: Usage) -> None:
         with self._changed:
-            self.usage, self.finish_reason, self.status = usage, reason, _STATUS[reason]
+            self.usage, self.status = usage, _STATUS[reason]
+            # A model that is let go ends its answers as cancelled, too.
+            let_go = reason == "cancelled" and not self._cancelled
+            self.finish_reason = "unloaded" if let_go else reason
             self._bump()
 
     def fail(self, error: GLMError, usage: Usage | None = None) -> None:
@@ -89,8 +113,9 @@ class LiveAnswer:
         """Asks the model to stop."""
         with self._changed:
             self._cancelled = True
-            cancel = self._cancel
-        cancel()
+            maker = self._maker
+        if maker is not None:
+            maker.cancel()
 
     def tail(self, max_hz: float = 10, poll: Callable[[], object] = bool) -> Iterator[str]:
         """New text as it comes, at most `max_hz` pieces a second, until the answer ends.

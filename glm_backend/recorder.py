@@ -23,19 +23,28 @@ from glm_backend.store.store import Store
 
 logger = logging.getLogger(__name__)
 
-FLUSH_S = 0.2
+#: Answers are never more than 200 ms behind: this, and what the writing itself takes.
+FLUSH_S = 0.12
 #: A running answer is written at least this often even when nothing was added to it.
 HEARTBEAT_S = 10.0
 #: An answer not heard of for this long is dead, wherever its process ran.
 STALE_S = 90.0
 _RETRY_S = 1.0
+#: Conversations that a sweep erases at most, so that it is over soon; the next one goes on.
+_ERASED_A_SWEEP = 20
 
 
 class Recorder:
-    """The one thread that writes answers to the store, and the sweep for dead ones."""
+    """The one thread that writes answers to the store, and the sweep for dead ones.
 
-    def __init__(self, store: Store, on_saved: Callable[[LiveAnswer], None]) -> None:
+    trash_days: what has been in the trash for so many days is erased by the sweep; 0 keeps it.
+    """
+
+    def __init__(
+        self, store: Store, on_saved: Callable[[LiveAnswer], None], *, trash_days: int = 0
+    ) -> None:
         self._store = store
+        self._trash_days = trash_days
         self._on_saved = on_saved
         self._answers: list[LiveAnswer] = []
         self._lock = threading.Lock()
@@ -64,9 +73,16 @@ class Recorder:
         self._wake.set()
 
     def sweep(self) -> int:
-        """Marks answers whose process is dead, or silent for too long; returns how many."""
-        stale = self._store.now() - timedelta(seconds=STALE_S)
-        return self._store.mark_interrupted(_is_alive, stale)
+        """Marks answers whose process is dead, or silent for too long; returns how many.
+
+        Erases some of what has been in the trash for long.
+        """
+        now = self._store.now()
+        marked = self._store.mark_interrupted(_is_alive, now - timedelta(seconds=STALE_S))
+        if self._trash_days:
+            before = now - timedelta(days=self._trash_days)
+            self._store.erase_deleted_before(before, at_most=_ERASED_A_SWEEP)
+        return marked
 
     def close(self) -> None:
         """Writes what is left and ends the thread."""
@@ -75,9 +91,13 @@ class Recorder:
         self._thread.join()
 
     def _loop(self) -> None:
+        began_s = time.monotonic()
         while True:
-            self._wake.wait(FLUSH_S if self._answers else HEARTBEAT_S)
+            # From beginning to beginning, so that slow writing does not make the text older.
+            since_s = time.monotonic() - began_s
+            self._wake.wait(max(0.0, FLUSH_S - since_s) if self._answers else HEARTBEAT_S)
             self._wake.clear()
+            began_s = time.monotonic()
             closing = self._closing
             pause = self._beat()
             if closing:

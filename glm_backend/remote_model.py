@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from glm_backend.completion import CompletionEvent, Text
+from glm_backend.completion import CompletionEvent, Text, TokenLogprob
 from glm_backend.engine.request import Failed, Finished, FinishReason, SamplingParams, Usage
 from glm_backend.errors import GLMError, Phrase, UpstreamError
 from glm_backend.models.model import Message
@@ -73,8 +73,13 @@ class RemoteModel:
         """An estimate on the high side: a token a wide character, a third for the others."""
         return sum(_TEMPLATE_TOKENS + _estimated_tokens(m["content"]) for m in messages)
 
-    def complete(self, messages: Sequence[Message], params: SamplingParams) -> RemoteCompletion:
-        """Starts an answer; what goes wrong comes as its Failed event."""
+    def complete(
+        self, messages: Sequence[Message], params: SamplingParams, *, client: str = ""
+    ) -> RemoteCompletion:
+        """Starts an answer; what goes wrong comes as its Failed event.
+
+        The other server has its own line, and is not told who asks.
+        """
         return RemoteCompletion(self._client, self.name, messages, params)
 
     def close(self) -> None:
@@ -83,7 +88,9 @@ class RemoteModel:
 
 
 class RemoteCompletion:
-    """One streamed answer of the other server."""
+    """One streamed answer of the other server, which does not say who waits there."""
+
+    place = 0
 
     def __init__(
         self,
@@ -97,7 +104,7 @@ class RemoteCompletion:
         self._queue: queue.SimpleQueue[CompletionEvent] = queue.SimpleQueue()
         self._started_s = time.perf_counter()
         self._first_s: float | None = None
-        self._prompt_tokens = self._tokens = 0
+        self._prompt_tokens = self._cached_tokens = self._tokens = 0
         self._cancelled = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -141,15 +148,18 @@ class RemoteCompletion:
         if isinstance(usage, dict):
             self._prompt_tokens = int(usage.get("prompt_tokens") or 0)
             self._tokens = int(usage.get("completion_tokens") or self._tokens)
+            details = usage.get("prompt_tokens_details") or {}
+            self._cached_tokens = int(details.get("cached_tokens") or 0)
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
             return reason
         text = (choices[0].get("delta") or {}).get("content")
-        if text:
+        logprobs = _logprobs(choices[0].get("logprobs"))
+        if text or logprobs:
             if self._first_s is None:
                 self._first_s = time.perf_counter()
-            self._tokens += 1
-            self._queue.put(Text(str(text), self._tokens))
+            self._tokens += max(1, len(logprobs))
+            self._queue.put(Text(str(text or ""), self._tokens, logprobs))
         return "length" if choices[0].get("finish_reason") == "length" else reason
 
     def _usage(self) -> Usage:
@@ -159,13 +169,14 @@ class RemoteCompletion:
             completion_tokens=self._tokens,
             ttft_s=None if first is None else first - self._started_s,
             duration_s=time.perf_counter() - self._started_s,
+            cached_tokens=self._cached_tokens,
         )
 
 
 def _request_body(
     model: str, messages: Sequence[Message], params: SamplingParams
 ) -> dict[str, object]:
-    """OpenAI's fields; top_k and repetition_penalty as vLLM and SGLang name them, when used."""
+    """OpenAI's fields; those it does not have as vLLM and SGLang name them, when used."""
     body: dict[str, object] = {
         "model": model,
         "messages": list(messages),
@@ -175,15 +186,36 @@ def _request_body(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if messages[-1]["role"] == "assistant":  # the beginning of the answer, to be carried on
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
     if params.seed is not None:
         body["seed"] = params.seed
     if params.stop:
         body["stop"] = list(params.stop)
     if params.top_k:
         body["top_k"] = params.top_k
+    if params.min_p:
+        body["min_p"] = params.min_p
+    if params.typical_p != 1:
+        body["typical_p"] = params.typical_p
     if params.repetition_penalty != 1:
         body["repetition_penalty"] = params.repetition_penalty
+    if params.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": params.logprobs}
     return body
+
+
+def _logprobs(said: object) -> tuple[TokenLogprob, ...]:
+    """The log probabilities of a chunk, in OpenAI's form; none where the server tells none."""
+    tokens = said.get("content") if isinstance(said, dict) else None
+    return tuple(
+        TokenLogprob(
+            str(token["token"]),
+            float(token["logprob"]),
+            tuple((str(o["token"]), float(o["logprob"])) for o in token.get("top_logprobs") or ()),
+        )
+        for token in tokens or ()
+    )
 
 
 def _estimated_tokens(text: str) -> int:

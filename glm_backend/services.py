@@ -5,19 +5,19 @@ Every way in (the dashboard, the command line, the tests) opens the same `Servic
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING
 
 from glm_backend.chat import ChatService
 from glm_backend.completion import Completer
+from glm_backend.errors import ModelNotReady
 from glm_backend.models.manager import ModelManager, ModelRequest
 from glm_backend.remote_model import RemoteModel
 from glm_backend.settings import Settings
 from glm_backend.store.store import Store
-from glm_backend.threads import kernel_threads
 
 if TYPE_CHECKING:
+    from glm_backend.engine.stats import EngineStats
     from glm_backend.language_model import LanguageModel
     from glm_backend.models.model import LoadedModel
 
@@ -31,8 +31,6 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         """Opens the database; raises SettingsError or StoreError. Loads no model yet."""
         settings.make_data_dir()
-        # Read by torch when it is imported, with the first model: converting one needs it, too.
-        os.environ.setdefault("OMP_NUM_THREADS", str(kernel_threads()))
         self.settings = settings
         self.store = Store.open(settings.resolved_database_url)
         self.models: ModelManager[LanguageModel] = ModelManager(
@@ -40,7 +38,7 @@ class Services:
             model_dir=settings.resolved_model_dir,
             hub_endpoint=settings.hub_endpoint or None,
         )
-        self.chat = ChatService(self.store, self.model)
+        self.chat = ChatService(self.store, self.model, trash_days=settings.trash_days)
         self.user_id = self.store.ensure_user(LOCAL_USER)
         self._remote: RemoteModel | None = None
         self._connecting = threading.Lock()
@@ -55,7 +53,14 @@ class Services:
             device=settings.device,
             dtype=settings.dtype,
             max_context=settings.max_context,
+            family=settings.family,
+            ptuning=settings.ptuning,
         )
+
+    @property
+    def is_admin(self) -> bool:
+        """True when the user may read what everybody has: without sign-in it is who runs this."""
+        return True
 
     @property
     def is_remote(self) -> bool:
@@ -65,6 +70,13 @@ class Services:
     def model(self) -> Completer:
         """The model that answers now; raises ModelNotReady, or UpstreamError for another server."""
         return self._upstream() if self.is_remote else self.models.current()
+
+    def engine_stats(self) -> EngineStats | None:
+        """How busy the engine of this process is; None without a model in it."""
+        try:
+            return self.models.current().stats()
+        except ModelNotReady:
+            return None
 
     def load_default_model(self) -> None:
         """Begins to load the operator's model, unless another server answers."""

@@ -20,34 +20,41 @@ from glm_backend.errors import Phrase, SettingsError
 
 Quantization = Literal["none", "int8", "int4"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Family = Literal["", "chatglm", "chatglm2", "chatglm3"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 #: Variables that are ours but no setting: where the file is.
 _CONFIG_VARIABLE = "GLM_CONFIG"
 _MIRROR_VARIABLE = "HF_ENDPOINT"
-_RANGES = {"max_context": (0, 1_048_576), "max_concurrent": (1, 256)}
+_RANGES = {"max_context": (0, 1_048_576), "max_concurrent": (1, 256), "trash_days": (0, 36_500)}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator decides. Field `x` is `x` in the file and GLM_X in the environment.
 
-    max_context: tokens, 0 takes the model's own limit. max_concurrent: answers written at once.
+    max_context: tokens, 0 takes the model's own limit. family: what a ChatGLM folder is taken for
+    where it does not say. ptuning: folder of a prefix trained for the model.
+    max_concurrent: answers written at once.
     hub_endpoint: a mirror of the model hub; HF_ENDPOINT, which other tools know, works too.
+    trash_days: after so many days in the trash a conversation is erased; 0 keeps it for ever.
     """
 
     data_dir: Path = Path("data")
-    database_url: str = ""
+    database_url: str = field(default="", repr=False)  # may have a password in it
     model: str = "smollm2-135m"
     model_dir: Path | None = None
     quantization: Quantization = "none"
     device: str = "auto"
     dtype: Dtype = "auto"
     max_context: int = 0
+    family: Family = ""
+    ptuning: str = ""
     max_concurrent: int = 8
     upstream_url: str = ""
     upstream_api_key: str = field(default="", repr=False)
     hub_endpoint: str = ""
+    trash_days: int = 30
     log_level: LogLevel = "info"
 
     @classmethod
@@ -150,7 +157,8 @@ def _converted(key: str, kind: object, value: object) -> object:
     """The value, or ValueError with the Phrase that says what it must be."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ValueError(Phrase("one of {names}", names=", ".join(get_args(kind))))
+            names = ", ".join(filter(None, get_args(kind)))
+            raise ValueError(Phrase("one of {names}", names=names))
         return value
     if kind is int:
         low, high = _RANGES[key]

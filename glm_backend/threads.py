@@ -1,18 +1,59 @@
-"""How many threads the kernels of this process get."""
+"""Threads and kernels: how many cores there are, and who may compute beside the engine."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import psutil
 
+T = TypeVar("T")
 
-def kernel_threads() -> int:
-    """All cores but one, which the web server and the readers share.
+#: How often a helper of OpenMP looks for work before it sleeps, half a millisecond on the machine
+#: where it was measured: longer than the gaps between the operations of a step. GNU's own 300,000
+#: hold the core from whoever needs it next, another library's kernels (OpenVINO's were a third
+#: slower) or the web server; under 5,000 the helpers of a small model sleep between operations.
+_SPINS = 10_000
 
-    Kernel threads wait for each other by spinning; when one of them has lost its core to another
-    thread, every operation waits for the scheduler. Measured on two cores with one other busy
-    process: 64 ms a token with one thread, 266 to 2,900 ms with two.
-    """
+
+def cores() -> int:
+    """Cores that this process may use; two threads of one core count once."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(usable or 1, psutil.cpu_count(logical=False) or 1) - 1)
+    return max(1, min(usable or 1, psutil.cpu_count(logical=False) or 1))
+
+
+def settle_openmp() -> None:
+    """How many helpers OpenMP has, and how they wait; it reads this once, when torch is imported.
+
+    What the operator has set stays.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+
+
+def apart(work: Callable[[], T]) -> T:
+    """Does `work` in a thread that ends with it; gives what it gives, raises what it raises.
+
+    OpenMP keeps helpers for every thread that ever ran a kernel. Once there are more of them than
+    cores it lets all of them sleep between two operations, and the engine, whose operations are
+    short, takes twice as long for a token (measured: 11 and 20 ms). So nobody but the engine has a
+    lasting thread that computes.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="kernels apart")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors.pop()
+    return results.pop()

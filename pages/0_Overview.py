@@ -5,7 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from glm_backend.services import Services
+from ui.engine_figures import draw_engine
 from ui.frame import open_page
+from ui.history.filter import CURRENT
 from ui.labels import t
 from ui.machine import draw_machine
 from ui.model_panel import draw_model_panel
@@ -29,7 +31,7 @@ def draw_way_in() -> None:
 def draw_recent(services: Services) -> None:
     """The latest conversations, each a link."""
     st.subheader(t("overview.recent"), anchor=False)
-    rows = services.store.list_conversations(services.user_id, limit=_RECENT)
+    rows = services.store.list_conversations(services.user_id, limit=_RECENT, filter=CURRENT)
     if not rows:
         st.caption(t("overview.none_yet"))
         return
@@ -54,6 +56,7 @@ left, right = st.columns([1, 1], gap="large")
 with left:
     st.subheader(t("overview.model"), anchor=False)
     draw_model_panel(services)
+    draw_engine(services)
     draw_recent(services)
 if not services.is_remote:
     with right:

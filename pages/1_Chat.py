@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
-from glm_backend.errors import GLMError, InvalidParameter, UnknownConversation
+from glm_backend.errors import GLMError, InvalidParameter, StoreError, UnknownConversation
 from glm_backend.services import Services
 from ui.chat_actions import ChatActions
 from ui.chat_head import draw_head
-from ui.chat_view import ChatView, context_use, read_chat
+from ui.chat_view import ChatView, context_use, read_chat, read_from_memory
 from ui.frame import draw_refusal, open_page, plain_error
 from ui.labels import t
-from ui.messages import draw_message, follow
+from ui.messages import Growing, draw_message, follow
 from ui.model_panel import draw_model_panel, is_answering
 from ui.pages import CHAT, HISTORY
+from ui.ratings import RatingActions
 from ui.sidebar import draw_sidebar
 from ui.slots import clear_leftover
 
@@ -32,10 +32,13 @@ def draw_chat(services: Services, conversation_id: str | None) -> None:
     view = None
     if conversation_id is not None:
         shown = st.session_state.get(f"shown_{conversation_id}", SHOWN)
-        view = read_chat(services, conversation_id, last=shown)
+        view = read_view(services, conversation_id, last=shown)
     draw_head(services, view)
     with st.empty():
         draw_refusal(actions.place)
+    with st.empty():
+        if view is not None and view.away is not None:
+            st.warning(t("chat.away", reason=plain_error(view.away)))
     # A placeholder, so that the welcome is gone as soon as there is something to read.
     top = st.empty()
     if view is None or not view.messages:
@@ -44,21 +47,35 @@ def draw_chat(services: Services, conversation_id: str | None) -> None:
     elif not is_answering(services):
         with top.container(key="no_model"):
             draw_model_panel(services)
-    body = draw_messages(view, actions) if view else None
+    place = draw_messages(services, view, actions) if view else None
     draw_input(services, view, actions)
     if view is None:
         return
     watch(services, view)
     if view.running and view.live is not None:
-        if body is not None:
-            follow(view.live, body)
+        if place is not None:
+            follow(view.live, place)
         else:
             wait_for_end(view)
         st.rerun()
 
 
-def draw_messages(view: ChatView, actions: ChatActions) -> DeltaGenerator | None:
+def read_view(services: Services, conversation_id: str, *, last: int) -> ChatView:
+    """The conversation; while the store is away, what this page read of it before."""
+    try:
+        view = read_chat(services, conversation_id, last=last)
+    except StoreError as error:
+        view = st.session_state.get("last_view")
+        if view is None or view.conversation.id != conversation_id:
+            raise
+        view = read_from_memory(services, view, error)
+    st.session_state["last_view"] = view
+    return view
+
+
+def draw_messages(services: Services, view: ChatView, actions: ChatActions) -> Growing | None:
     """The messages; returns the place of the answer that is being written."""
+    ratings = RatingActions(services, view.conversation.id, actions.place)
     with st.empty():
         if view.has_earlier:
             st.button(
@@ -70,9 +87,9 @@ def draw_messages(view: ChatView, actions: ChatActions) -> DeltaGenerator | None
     place = None
     with st.container(key="messages"):
         for message in view.messages:
-            body = draw_message(message, view, actions)
+            its_place = draw_message(message, view, actions, ratings)
             if view.live is not None and view.live.message_id == message.id:
-                place = body
+                place = its_place
         clear_leftover("messages", len(view.messages))
     return place
 
@@ -111,14 +128,14 @@ def draw_input(services: Services, view: ChatView | None, actions: ChatActions) 
 def draw_context_meter(services: Services, view: ChatView | None) -> None:
     """Tokens used of the model's context, and what the next question will leave out."""
     model = None if services.is_remote else services.models.status().model
-    if view is None or model is None:
+    if model is None:
         return
     try:
-        params = services.chat.parameters(services.user_id, view.conversation.id)
-    except InvalidParameter:
+        params = services.chat.parameters(services.user_id, view and view.conversation.id)
+    except (InvalidParameter, StoreError):
         return  # the question itself will say so
     limits = params.limits(model.family, model.context_length)
-    use = context_use(view.messages, *limits)
+    use = context_use(view.messages if view else (), *limits)
     if use is None:
         return
     key = "context.overflows" if use.overflows else "context.use"
@@ -136,7 +153,7 @@ def watch(services: Services, view: ChatView) -> None:
     def look() -> None:
         changed = services.chat.version(view.conversation.id) != view.version
         old = time.monotonic() - drawn_at > WATCH_S / 2
-        if changed or (view.orphaned and old):
+        if changed or (old and (view.orphaned or view.away is not None)):
             st.rerun()
 
     look()

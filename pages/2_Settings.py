@@ -16,7 +16,10 @@ from ui.model_panel import draw_model_panel
 from ui.safe_markdown import plain
 from ui.settings_actions import PLACE, GenerationActions
 
-_STEPS = {"temperature": 0.05, "top_p": 0.01, "repetition_penalty": 0.01, "max_length": 1}
+_STEPS = {
+    "temperature": 0.05, "top_p": 0.01, "min_p": 0.01, "typical_p": 0.01,
+    "repetition_penalty": 0.01, "max_length": 1,
+}  # fmt: skip
 
 
 def draw_generation(services: Services) -> None:
@@ -37,10 +40,11 @@ def draw_generation(services: Services) -> None:
     st.subheader(t("settings.answers_title"), anchor=False)
     left, right = st.columns(2, gap="large")
     with left:
-        for name in ("temperature", "top_p", "repetition_penalty"):
+        for name in ("temperature", "top_p", "min_p", "typical_p"):
             draw_slider(name)
     with right:
         draw_number("top_k")
+        draw_slider("repetition_penalty")
         if has_original_limits(services):
             draw_slider("max_length")
         else:

@@ -14,7 +14,7 @@ from glm_backend.models.memory import MemoryEstimate
 from glm_backend.models.model import Message
 from glm_backend.services import Services
 from glm_backend.settings import Settings
-from glm_backend.testing import FakeCompletion, FakeModel
+from glm_backend.testing import FakeCompletion, FakeModel, question_of
 
 _SAY = re.compile(
     r"say (?P<words>\d+) words(?: every (?P<pause>\d+) ms)?(?: after (?P<delay>\d+) ms)?"
@@ -29,12 +29,14 @@ class ScriptedModel(FakeModel):
     is said back.
     """
 
-    def complete(self, messages: Sequence[Message], params: SamplingParams) -> FakeCompletion:
-        question = messages[-1]["content"]
+    def complete(
+        self, messages: Sequence[Message], params: SamplingParams, *, client: str = ""
+    ) -> FakeCompletion:
+        question = question_of(messages)
         script = _SAY.search(question)
         if script is None:
             words = re.findall(r"\S*\s+|\S+", question)
-            return FakeModel(words).complete(messages, params)
+            return FakeModel(words).complete(messages, params, client=client)
         count, pause, delay = (int(value or 0) for value in script.groups())
         failing = UpstreamError(host="fake", reason="as asked") if "then fail" in question else None
         model = replace(
@@ -44,7 +46,7 @@ class ScriptedModel(FakeModel):
             delay_s=delay / 1000,
             error=failing,
         )
-        return FakeModel.complete(model, messages, params)
+        return FakeModel.complete(model, messages, params, client=client)
 
 
 @dataclass

@@ -41,6 +41,7 @@ def test_another_file_can_be_named(tmp_path: Path) -> None:
         ({"GLM_MAX_CONCURRENT": "0"}, "from 1 to 256"),
         ({"GLM_MAX_CONCURRENT": "many"}, "from 1 to 256"),
         ({"GLM_MAX_CONTEXT": "-5"}, "from 0"),
+        ({"GLM_TRASH_DAYS": "soon"}, "from 0"),
         ({"GLM_DEVICE": "cuda:x"}, "cuda:N"),
         ({"GLM_DATA_DIR": "  "}, "folder"),
         ({"GLM_CONFIG": "missing.toml"}, "no such file"),
@@ -62,7 +63,8 @@ def test_a_wrong_file_is_refused_with_its_name(tmp_path: Path, text: str) -> Non
 
 
 def test_a_secret_is_neither_shown_nor_quoted() -> None:
-    settings = Settings.load({"GLM_UPSTREAM_API_KEY": "sk-secret"})
+    url = "postgresql://glm:sk-secret@db/glm"
+    settings = Settings.load({"GLM_UPSTREAM_API_KEY": "sk-secret", "GLM_DATABASE_URL": url})
     assert "sk-secret" not in repr(settings)
 
 

@@ -13,12 +13,14 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
+from glm_backend.api.metrics import metrics_route
 from glm_backend.api.openai import openai_routes
 from glm_backend.api.original import original_route
 from glm_backend.api.routes import make_routes
 from glm_backend.api.security import SecurityHeaders, require_loopback
 from glm_backend.errors import GLMError
 from ui import resources
+from ui.export import DOWNLOADS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUTER = ROOT / "ui" / "router.py"
@@ -26,8 +28,10 @@ ASSETS = ROOT / "ui" / "assets"
 
 ROUTES = [
     *make_routes(resources.load_services),
+    DOWNLOADS.route(resources.load_services),
     original_route(resources.load_services, guard=require_loopback),
     openai_routes(resources.load_services, guard=require_loopback),
+    metrics_route(resources.load_services, guard=require_loopback),
     Mount("/assets", StaticFiles(directory=ASSETS)),
 ]
 MIDDLEWARE = [Middleware(SecurityHeaders)]

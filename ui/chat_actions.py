@@ -68,6 +68,19 @@ class ChatActions:
     def regenerate(self, answer_id: str) -> None:
         self._try(self._chat.regenerate, self._user_id, self._id, answer_id)
 
+    def carry_on(self, answer_id: str) -> None:
+        """Goes on with an answer that was cut off."""
+        self._try(self._chat.continue_answer, self._user_id, self._id, answer_id)
+
+    def fork(self, message_id: str) -> None:
+        """Begins a conversation of its own that is the same down to this message, and shows it."""
+        self._try(self._fork, message_id)
+
+    def _fork(self, message_id: str) -> None:
+        store = self._services.store
+        fork = store.fork_conversation(self._user_id, str(self._id), message_id)
+        st.query_params.from_dict({"c": fork.id})
+
     def stop(self) -> None:
         if self._id is not None:
             self._chat.stop(self._id)
@@ -115,6 +128,9 @@ class ListActions:
             st.session_state["renaming"] = conversation_id
         elif choice == "delete":
             attempt(self.place, self._delete, conversation_id, title)
+        elif choice is not None:
+            change = getattr(self._services.store, choice)
+            attempt(self.place, change, self._services.user_id, [conversation_id])
 
     def rename(self, conversation_id: str) -> None:
         title = st.session_state[f"title_{conversation_id}"]

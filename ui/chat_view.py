@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from glm_backend.errors import StoreError
 from glm_backend.live_answer import LiveAnswer
 from glm_backend.services import Services
 from glm_backend.store.values import Conversation, Message
@@ -17,7 +18,8 @@ class ChatView:
     """One conversation at one moment.
 
     messages: the last ones of the shown branch. has_earlier: there are more above them. version:
-    what `ChatService.version` was before anything was read, so that no change is missed.
+    what `ChatService.version` was before anything was read, so that no change is missed. away: why
+    the store could not be read again since.
     """
 
     conversation: Conversation
@@ -26,6 +28,7 @@ class ChatView:
     children: Children
     live: LiveAnswer | None
     version: int
+    away: StoreError | None = None
 
     @property
     def running(self) -> bool:
@@ -60,6 +63,15 @@ def read_chat(services: Services, conversation_id: str, *, last: int) -> ChatVie
     )
 
 
+def read_from_memory(services: Services, last: ChatView, away: StoreError) -> ChatView:
+    """What was last read, with the answer as it stands in memory, while the store is away."""
+    conversation_id = last.conversation.id
+    version = services.chat.version(conversation_id)
+    live = services.chat.live(conversation_id)
+    messages = [with_live(message, live) for message in last.messages]
+    return replace(last, messages=messages, live=live, version=version, away=away)
+
+
 def with_live(message: Message, live: LiveAnswer | None) -> Message:
     """The message as it stands in memory, where that is ahead of the database."""
     if live is None or live.message_id != message.id:
@@ -91,12 +103,16 @@ class ContextUse:
 def context_use(
     messages: Sequence[Message], context_length: int, max_new_tokens: int
 ) -> ContextUse | None:
-    """From the figures of the last answer that has any; None before the first one.
+    """From the figures of the last answer that has any; None where no answer has.
 
     context_length, max_new_tokens: what `ChatParameters.limits` gives.
     """
     for message in reversed(messages):
         if message.prompt_tokens is not None:
             used = message.prompt_tokens + (message.completion_tokens or 0)
-            return ContextUse(used, context_length, min(max_new_tokens, context_length // 2))
-    return None
+            break
+    else:
+        if messages:
+            return None
+        used = 0
+    return ContextUse(used, context_length, min(max_new_tokens, context_length // 2))

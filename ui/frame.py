@@ -27,6 +27,15 @@ def draw_frame() -> None:
     )
 
 
+def keep_address() -> None:
+    """Tells the browser where it is: a link within a page does not change its address by itself,
+    and the next click would come from the address before."""
+    address = st.query_params.to_dict()
+    if st.session_state.get("address", {}) != address:
+        st.query_params.from_dict(address)
+    st.session_state["address"] = address
+
+
 def open_page() -> Services:
     """The services, or a page that says why there are none."""
     try:

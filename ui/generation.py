@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
 
-from glm_backend.chat import MAX_LENGTH_LIMITS, ChatParameters
+from glm_backend.chat_parameters import MAX_LENGTH_LIMITS, ChatParameters
 from glm_backend.engine.request import LIMITS, SamplingParams
 from glm_backend.errors import InvalidParameter, Phrase
 
 DEFAULTS = ChatParameters().values()
 
 #: Parameters of the form, in its order; `stop` has no field and stays as it is.
-NUMBERS = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "max_length")
+NUMBERS = (
+    "temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "max_new_tokens",
+    "max_length",
+)  # fmt: skip
 FIELDS = (*NUMBERS, "seed", "system_prompt")
 
 

@@ -21,7 +21,7 @@ def choose_language() -> Language:
         services = load_services()
         chosen = services.store.user_settings(services.user_id).get("language")
     except GLMError:  # the page itself will say what is wrong with the database
-        chosen = None
+        chosen = st.session_state.get("page_language")
     return "zh" if chosen == "zh" else "en" if chosen == "en" else browser_language()
 
 

@@ -2,43 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from glm_backend.errors import GLMError
 from glm_backend.live_answer import LiveAnswer
 from glm_backend.store.values import Message
 from ui.chat_actions import ChatActions
 from ui.chat_view import ChatView
 from ui.frame import plain_error
 from ui.labels import t
+from ui.ratings import RatingActions, draw_note, draw_thumbs
 from ui.safe_markdown import clipped, plain, safe_markdown
 
 #: Pieces a second that a growing answer is drawn in.
 _HZ = 10
 
 
-def draw_message(message: Message, view: ChatView, actions: ChatActions) -> DeltaGenerator | None:
-    """Draws it; returns the place of its text where that still grows."""
+class Growing(NamedTuple):
+    """Where an answer that is being written stands: its text, and what is to be said below it."""
+
+    body: DeltaGenerator
+    notice: DeltaGenerator
+
+
+def draw_message(
+    message: Message, view: ChatView, actions: ChatActions, ratings: RatingActions
+) -> Growing | None:
+    """Draws it; returns its places where it still grows."""
     with st.chat_message(message.role):
         if st.session_state.get("editing") == message.id and not view.running:
             _draw_editor(message, actions)
             return None
         growing = message.status == "generating"
         with st.container(key=f"answer_{message.id}"):
-            place = st.empty() if growing else None
-            (place or st).markdown(shown_text(message))
+            place = st.empty() if growing else st.container()
+            place.markdown(shown_text(message))
         if growing:
-            st.empty()  # covers what stood below an older version
-            return place
+            return Growing(place, st.empty())  # which covers what stood below an older version
         with st.container(key=f"below_{message.id}", gap="xsmall"):
             _draw_notes(message, view.live)
             with st.container(
                 key=f"foot_{message.id}", horizontal=True, vertical_alignment="center"
             ):
-                _draw_versions(message, view, actions)
-                last = message.id == view.messages[-1].id
-                _draw_buttons(message, actions, last=last, disabled=view.running)
-                _draw_figures(message)
+                draw_versions(message, view.siblings(message), actions, disabled=view.running)
+                _draw_buttons(message, view, actions)
+                if message.role == "assistant":
+                    draw_thumbs(message, ratings)
+                    draw_figures(message)
+            if message.role == "assistant":
+                draw_note(message, ratings)
     return None
 
 
@@ -50,22 +66,48 @@ def shown_text(message: Message) -> str:
     elif text or message.status != "generating":
         shown = safe_markdown(text)
     else:
-        shown = f":shimmer[{t('chat.thinking')}]"
+        shown = waiting_text(0)
     if cut:
         shown += f"\n\n*{t('chat.clipped', shown=len(text), all=len(message.content))}*"
     return shown
 
 
-def follow(live: LiveAnswer, body: DeltaGenerator) -> None:
+def waiting_text(place: int) -> str:
+    """Stands where an answer will: its place in line, or that the model is at it."""
+    said = t("chat.in_line", place=place) if place else t("chat.thinking")
+    return f":shimmer[{said}]"
+
+
+def follow(live: LiveAnswer, place: Growing) -> None:
     """Draws an answer as it grows, until it has ended.
 
     The whole text each time, because what a piece means can change with the next one.
     """
-    text = ""
-    # Touching the session's state is where Streamlit may interrupt this run, for Stop or a click.
-    for piece in live.tail(_HZ, poll=lambda: "chat_input" in st.session_state):
+    text, number = "", 0
+    said: GLMError | None = None
+
+    def wait() -> bool:
+        nonlocal number
+        if not text and live.place != number:
+            number = live.place
+            place.body.markdown(waiting_text(number))
+        # Where Streamlit may interrupt this run, for Stop or a click: at the session's state.
+        return "chat_input" in st.session_state
+
+    for piece in live.tail(_HZ, poll=wait):
         text += piece
-        body.markdown(safe_markdown(clipped(text)[0]))
+        place.body.markdown(safe_markdown(clipped(text)[0]))
+        if live.save_error is not said:
+            said = live.save_error
+            _draw_save_error(place.notice, said)
+
+
+def _draw_save_error(place: DeltaGenerator, error: GLMError | None) -> None:
+    """The store is away, or back again."""
+    if error is None:
+        place.empty()
+    else:
+        place.warning(t("status.not_saved", reason=plain_error(error)))
 
 
 def figures(message: Message) -> list[str]:
@@ -85,9 +127,9 @@ def figures(message: Message) -> list[str]:
     return shown
 
 
-def _draw_figures(message: Message) -> None:
-    if message.role == "assistant":
-        st.caption(" · ".join(figures(message)))
+def draw_figures(message: Message) -> None:
+    """How an answer was made, in one small line."""
+    st.caption(" · ".join(figures(message)))
 
 
 def _draw_notes(message: Message, live: LiveAnswer | None) -> None:
@@ -97,18 +139,20 @@ def _draw_notes(message: Message, live: LiveAnswer | None) -> None:
     if message.finish_reason == "length":
         st.caption(t("status.length"))
     if message.status in ("stopped", "interrupted"):
-        st.caption(t(f"status.{message.status}"))
+        unloaded = message.finish_reason == "unloaded"
+        st.caption(t("status.unloaded" if unloaded else f"status.{message.status}"))
     mine = live if live is not None and live.message_id == message.id else None
     if message.status == "failed":
         known = plain_error(mine.error) if mine and mine.error else plain(message.error or "")
         st.error(known or t("status.failed"))
     if mine and mine.save_error is not None:
-        st.warning(t("status.not_saved", reason=plain_error(mine.save_error)))
+        _draw_save_error(st.empty(), mine.save_error)
 
 
-def _draw_versions(message: Message, view: ChatView, actions: ChatActions) -> None:
+def draw_versions(
+    message: Message, siblings: Sequence[str], actions: ChatActions, *, disabled: bool = False
+) -> None:
     """ "2 / 3" with a way to the version before and to the one after it."""
-    siblings = view.siblings(message)
     if len(siblings) < 2:
         return
     at = siblings.index(message.id)
@@ -120,7 +164,7 @@ def _draw_versions(message: Message, view: ChatView, actions: ChatActions) -> No
             key=f"{way}_{message.id}",
             type="tertiary",
             icon=icon,
-            disabled=view.running or not there,
+            disabled=disabled or not there,
             on_click=actions.show_version,
             args=(siblings[to] if there else message.id,),
         )
@@ -130,25 +174,39 @@ def _draw_versions(message: Message, view: ChatView, actions: ChatActions) -> No
     step("next", at + 1, ":material/chevron_right:")
 
 
-def _draw_buttons(message: Message, actions: ChatActions, *, last: bool, disabled: bool) -> None:
-    if message.role == "user":
+def _draw_buttons(message: Message, view: ChatView, actions: ChatActions) -> None:
+    def button(name: str, key: str, icon: str, on_click: Callable[[str], None]) -> None:
         st.button(
-            t("chat.edit"),
-            key=f"edit_{message.id}",
+            t(f"chat.{name}"),
+            key=key,
             type="tertiary",
-            icon=":material/edit:",
-            disabled=disabled,
-            on_click=actions.begin_edit,
+            icon=icon,
+            disabled=view.running,
+            on_click=on_click,
             args=(message.id,),
         )
-        return
+
+    its_id, last = message.id, message.id == view.messages[-1].id
+    if message.role == "user":
+        button("edit", f"edit_{its_id}", ":material/edit:", actions.begin_edit)
+    else:
+        key = "chat_regenerate" if last else f"chat_regenerate_{its_id}"
+        button("regenerate", key, ":material/refresh:", actions.regenerate)
+        if message.can_be_continued:
+            button("continue", f"continue_{its_id}", ":material/resume:", actions.carry_on)
+    draw_fork(message, actions, disabled=view.running)
+
+
+def draw_fork(message: Message, actions: ChatActions, *, disabled: bool = False) -> None:
+    """The way to a conversation of its own that begins like this one."""
     st.button(
-        t("chat.regenerate"),
-        key="chat_regenerate" if last else f"chat_regenerate_{message.id}",
+        t("chat.fork"),
+        key=f"fork_{message.id}",
         type="tertiary",
-        icon=":material/refresh:",
+        icon=":material/call_split:",
+        help=t("chat.fork_help"),
         disabled=disabled,
-        on_click=actions.regenerate,
+        on_click=actions.fork,
         args=(message.id,),
     )
 

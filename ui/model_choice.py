@@ -9,7 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from glm_backend.errors import GLMError, InvalidParameter
-from glm_backend.models.catalog import CATALOG, CatalogEntry
+from glm_backend.models.catalog import CATALOG, CatalogEntry, entry_of
+from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.devices import devices
 from glm_backend.models.manager import ModelRequest
 from glm_backend.models.model import Quantization
@@ -19,7 +20,10 @@ from ui.frame import plain_error
 from ui.labels import t
 from ui.machine import QUANTIZATIONS
 from ui.model_panel import size
-from ui.settings_actions import FOLDER, ModelActions
+from ui.settings_actions import FOLDER, ModelActions, takes_chatglm_options
+
+#: How often it is looked whether answers are being written.
+_LOOK_S = 2.0
 
 
 def draw_choice(services: Services) -> None:
@@ -37,7 +41,7 @@ def draw_choice(services: Services) -> None:
         st.text_input(
             t("settings.folder"),
             key="settings_folder",
-            placeholder="/path/to/model",
+            placeholder=t("settings.folder_example"),
             help=t("settings.folder_help"),
             persist_state="session",
         )
@@ -53,6 +57,8 @@ def draw_choice(services: Services) -> None:
         persist_state="session",
     )
     st.selectbox(t("settings.device"), devices(), key="settings_device", persist_state="session")
+    if takes_chatglm_options(st.session_state["settings_model"]):
+        _draw_chatglm_options()
     _draw_estimate(services, actions)
     status = services.models.status()
     with st.container(horizontal=True):
@@ -63,6 +69,7 @@ def draw_choice(services: Services) -> None:
             on_click=actions.unload,
             disabled=status.model is None,
         )
+    _draw_answers_at_stake(services)
 
 
 def draw_precisions(services: Services) -> None:
@@ -97,7 +104,7 @@ def precision_table(
     services: Services, request: ModelRequest, speeds: Sequence[Speed]
 ) -> pd.DataFrame:
     """A row for each precision: memory in GB, tokens/s so far, and over how many answers."""
-    entry = CATALOG.get(request.model)
+    entry = entry_of(request.model)
     name = entry.title if entry else request.model.rstrip("/").rpartition("/")[2]
     measured = {speed.quantization: speed for speed in speeds if speed.model == name}
     rows = []
@@ -127,13 +134,42 @@ def _needed_gigabytes(
 def _prefill(services: Services) -> None:
     """What is loaded now, else what the operator named."""
     request = services.models.status().request or services.default_request
-    known = request.model in CATALOG
-    st.session_state.setdefault("settings_model", request.model if known else FOLDER)
-    if not known:
+    entry = entry_of(request.model)
+    st.session_state.setdefault("settings_model", FOLDER if entry is None else entry.id)
+    if entry is None:
         st.session_state.setdefault("settings_folder", request.model)
+    st.session_state.setdefault("settings_family", request.family)
+    st.session_state.setdefault("settings_ptuning", request.ptuning)
     st.session_state.setdefault("settings_quantization", request.quantization)
     there = request.device in devices()
     st.session_state.setdefault("settings_device", request.device if there else "auto")
+
+
+def _draw_chatglm_options() -> None:
+    """What a folder cannot say by itself; hardly anybody needs it."""
+    with st.expander(t("settings.chatglm")):
+        st.selectbox(
+            t("settings.family"),
+            ["", *FAMILIES],
+            key="settings_family",
+            format_func=lambda family: family or t("settings.family_auto"),
+            help=t("settings.family_help"),
+            persist_state="session",
+        )
+        st.text_input(
+            t("settings.ptuning"),
+            key="settings_ptuning",
+            help=t("settings.ptuning_help"),
+            persist_state="session",
+        )
+
+
+@st.fragment(run_every=_LOOK_S)
+def _draw_answers_at_stake(services: Services) -> None:
+    """What letting the present model go would stop."""
+    stats = services.engine_stats()
+    if stats is not None and (count := stats.running + stats.waiting):
+        st.warning(t("settings.answers_end", count=count))
 
 
 def _model_name(model: str) -> str:

@@ -9,7 +9,7 @@ from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.manager import ModelFacts, ModelStatus
 from glm_backend.services import Services
 from ui.frame import plain_error
-from ui.labels import t
+from ui.labels import said, t
 from ui.pages import SETTINGS
 from ui.safe_markdown import plain
 
@@ -83,7 +83,8 @@ def _draw_facts(model: ModelFacts) -> None:
             )
         )
         if model.family in FAMILIES:
-            st.caption(t("model.recognised", family=model.family, why=plain(model.recognised)))
+            why = plain(said(model.recognised))
+            st.caption(t("model.recognised", family=model.family, why=why))
         if model.english_first:
             st.caption(t("model.english_first"))
 

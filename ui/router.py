@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from ui.frame import draw_frame  # noqa: E402  (the path is set first)
+from ui.frame import draw_frame, keep_address  # noqa: E402  (the path is set first)
 from ui.labels import t  # noqa: E402
 from ui.language import choose_language  # noqa: E402
 
@@ -38,4 +38,5 @@ st.set_page_config(
     layout="centered" if page.url_path == "chat" else "wide",
 )
 draw_frame()
+keep_address()
 page.run()

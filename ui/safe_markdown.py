@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from glm_backend.store import highlights
+
 #: A message longer than this is shown up to here; the whole of it is kept and exported.
 SHOWN_CHARACTERS = 30_000
 
@@ -29,8 +31,8 @@ _TOKEN = re.compile(
     | (?P<math>    \$(?![\s$])(?P<inner>[^$\n]{0,1000}?(?<![\s\\]))\$(?![\d$A-Z]) )
     | (?P<dollar>  \$ )
     | (?P<url>     (?:https?|ftp)://[^\s<>()\[\]`]+ )
-    | (?P<unnamed> !\[\s*\](?=\() )
-    | (?P<image>   !(?=\[) )
+    | (?P<unnamed> !+\[\s*\](?=\() )
+    | (?P<image>   !+(?=\[) )
     | (?P<mark_of> :(?=(?:material/)?[\w+-]{1,60}:)(?=[\w+-]*[A-Za-z+]) )
     | (?P<colon>   :(?=[A-Za-z]) )
     | (?P<line>    (?<=[^\s])\n(?=[^\s]) )
@@ -62,7 +64,24 @@ def clipped(text: str) -> tuple[str, bool]:
 
 def plain(text: str) -> str:
     """One line of text for labels and titles, where every mark stands for itself."""
+    return _literal(" ".join(text.split()))
+
+
+def highlighted(text: str, query: str) -> str:
+    """One line of text like `plain`, with what `query` finds in it marked."""
     line = " ".join(text.split())
+    shown, end = "", 0
+    for start, stop in highlights(line, query):
+        # A colon before the mark would be taken for a part of it.
+        joint = _WORD_JOINER if line[:start].endswith(":") else ""
+        shown += (
+            f"{_literal(line[end:start])}{joint}:yellow-background[{_literal(line[start:stop])}]"
+        )
+        end = stop
+    return shown + _literal(line[end:])
+
+
+def _literal(line: str) -> str:
     return _MARK.sub(r"\\\g<0>", _SHORTCODE.sub(f":{_WORD_JOINER}", line))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import streamlit as st
 
 from glm_backend.errors import InvalidParameter, Phrase
+from glm_backend.models.catalog import CATALOG
+from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.manager import ModelRequest
 from glm_backend.services import Services
 from ui import generation
@@ -16,6 +18,11 @@ from ui.labels import t
 PLACE = "settings"
 #: The choice that stands for a path.
 FOLDER = "folder"
+
+
+def takes_chatglm_options(choice: str) -> bool:
+    """Whether the model chosen on the page is of the ChatGLM family, or may be."""
+    return choice == FOLDER or CATALOG[choice].family in FAMILIES
 
 
 class GenerationActions:
@@ -97,14 +104,18 @@ class ModelActions:
         if model == FOLDER:
             model = (st.session_state.get("settings_folder") or "").strip()
             if not model:
-                allowed = Phrase("the path of a folder")
+                allowed = Phrase("the path of a folder, or owner/name")
                 raise InvalidParameter(name=Phrase("folder"), value="''", allowed=allowed)
+        may_be_chatglm = takes_chatglm_options(st.session_state["settings_model"])
+        typed = st.session_state if may_be_chatglm else {}
         return ModelRequest(
             model=model,
             quantization=st.session_state["settings_quantization"],
             device=st.session_state["settings_device"],
             dtype=self._settings.dtype,
             max_context=self._settings.max_context,
+            family=typed.get("settings_family") or "",
+            ptuning=(typed.get("settings_ptuning") or "").strip(),
         )
 
     def load(self) -> None:

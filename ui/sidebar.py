@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
+from glm_backend.errors import StoreError
 from glm_backend.services import Services
 from glm_backend.store.values import ConversationRow
 from ui.chat_actions import ListActions
+from ui.frame import plain_error
+from ui.history.filter import CURRENT
 from ui.labels import t
 from ui.pages import CHAT, HISTORY
 from ui.safe_markdown import plain
@@ -27,13 +30,20 @@ def draw_sidebar(services: Services, shown_id: str | None) -> None:
             on_click=st.query_params.clear,
         )
         _draw_undo(actions)
-        rows = services.store.list_conversations(services.user_id, limit=_LISTED + 1)
-        with st.container(key="conversation_list", gap=None):
-            for row in rows[:_LISTED]:
-                _draw_row(row, actions, shown=row.id == shown_id)
-            clear_leftover("conversations", len(rows[:_LISTED]))
-        if len(rows) > _LISTED:
-            st.page_link(HISTORY, label=t("chat.all_conversations"))
+        try:
+            _draw_list(services, actions, shown_id)
+        except StoreError as error:  # the chat beside it goes on without the list
+            st.caption(plain_error(error))
+
+
+def _draw_list(services: Services, actions: ListActions, shown_id: str | None) -> None:
+    rows = services.store.list_conversations(services.user_id, limit=_LISTED + 1, filter=CURRENT)
+    with st.container(key="conversation_list", gap=None):
+        for row in rows[:_LISTED]:
+            _draw_row(row, actions, shown=row.id == shown_id)
+        clear_leftover("conversations", len(rows[:_LISTED]))
+    if len(rows) > _LISTED:
+        st.page_link(HISTORY, label=t("chat.all_conversations"))
 
 
 def _draw_row(row: ConversationRow, actions: ListActions, *, shown: bool) -> None:
@@ -53,11 +63,11 @@ def _draw_row(row: ConversationRow, actions: ListActions, *, shown: bool) -> Non
         st.page_link(CHAT, label=plain(title), width="stretch", query_params={"c": row.id})
         st.menu_button(
             t("chat.menu"),
-            ["rename", "delete"],
+            ["rename", "unpin" if row.pinned else "pin", "archive", "delete"],
             key=f"menu_{row.id}",
             type="tertiary",
             icon=":material/more_horiz:",
-            format_func=lambda choice: t(f"chat.{choice}"),
+            format_func=lambda choice: t(f"do.{choice}"),
             on_click=actions.choose,
             args=(row.id, title),
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
-from streamlit_chat import message as draw_bubble
+from streamlit_chat import message as draw
 
 from glm_backend.store.values import Message
 from ui.labels import t
@@ -26,22 +26,31 @@ _LANGUAGES = frozenset(
 _FENCE = re.compile(r"^([ \t>]*)(`{3,}|~{3,})[ \t]*([^\s`]+)[^\n]*$", re.MULTILINE)
 
 
-def draw_transcript(messages: Sequence[Message]) -> None:
-    """One page of bubbles, and the way to the others."""
+def draw_pages(messages: Sequence[Message], shown_id: str | None = None) -> Sequence[Message]:
+    """The way to the other pages; returns the messages of this one.
+
+    shown_id: a message whose page comes first.
+    """
     pages = max(1, -(-len(messages) // PAGE))
-    page = 1
-    if pages > 1:
-        page = st.pagination(pages, key=f"transcript_page_{messages[0].conversation_id}")
-    for message in messages[(page - 1) * PAGE : page * PAGE]:
-        user = message.role == "user"
-        draw_bubble(
-            bubble_text(message),
-            is_user=user,
-            # Pictures of this app: the component's own come from another host.
-            logo="/assets/person.png" if user else "/assets/icon.png",
-            key=f"bubble_{message.id}",
-            allow_html=False,
-        )
+    if pages == 1:
+        return messages
+    place = next((i for i, message in enumerate(messages) if message.id == shown_id), 0)
+    key = f"transcript_page_{messages[0].conversation_id}_{shown_id or ''}"
+    page = st.pagination(pages, default=place // PAGE + 1, key=key)
+    return messages[(page - 1) * PAGE : page * PAGE]
+
+
+def draw_bubble(message: Message) -> None:
+    """One message."""
+    user = message.role == "user"
+    draw(
+        bubble_text(message),
+        is_user=user,
+        # Pictures of this app: the component's own come from another host.
+        logo="/assets/person.png" if user else "/assets/icon.png",
+        key=f"bubble_{message.id}",
+        allow_html=False,
+    )
 
 
 def bubble_text(message: Message) -> str:

@@ -10,10 +10,11 @@ import json
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from glm_backend.completion import Completer, Completion, CompletionEvent, Text
+from glm_backend.completion import Completer, Completion, CompletionEvent, Text, TokenLogprob
 from glm_backend.engine.request import LIMITS, Failed, Finished, SamplingParams
 from glm_backend.errors import ContextOverflow, EngineClosed, InvalidParameter, MessageTooLong
 from glm_backend.models.model import Message
@@ -40,6 +41,12 @@ async def json_object(request: Request) -> dict[str, object]:
     if not isinstance(values, dict):
         raise InvalidParameter(name="body", value="not an object", allowed="a JSON object")
     return values
+
+
+def client_of(request: Request, user: str = "") -> str:
+    """Who asks, as far as taking turns goes: an address, and the user that it speaks for."""
+    address = request.client.host if request.client else ""
+    return f"{address} {user}"
 
 
 def clean_text(name: str, value: object) -> str:
@@ -110,15 +117,26 @@ async def events_of(completion: Completion, request: Request) -> AsyncIterator[C
         completion.cancel()
 
 
-async def whole_answer(completion: Completion, request: Request) -> tuple[str, Finished]:
-    """The whole text and its end; raises what ended it early."""
-    text = ""
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """A text with its end. logprobs: of its tokens, where they were asked for."""
+
+    text: str
+    end: Finished
+    logprobs: Sequence[TokenLogprob]
+
+
+async def whole_answer(completion: Completion, request: Request) -> WholeAnswer:
+    """The answer once it has ended; raises what ended it early."""
+    pieces: list[Text] = []
     async with aclosing(events_of(completion, request)) as events:  # type: ignore[type-var]
         async for event in events:
             if isinstance(event, Text):
-                text += event.text
-            else:
-                return text, completed(event)
+                pieces.append(event)
+                continue
+            end = completed(event)
+            text = "".join(piece.text for piece in pieces)
+            return WholeAnswer(text, end, [told for piece in pieces for told in piece.logprobs])
     raise AssertionError("a completion ends with Finished or Failed")
 
 

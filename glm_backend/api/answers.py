@@ -9,26 +9,34 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from glm_backend.errors import GLMError, InternalError, OperatorError, UserError
+from glm_backend.errors import EngineBusy, GLMError, InternalError, OperatorError, UserError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 logger = logging.getLogger(__name__)
 
 
+#: When a program that was turned away may ask again: places come free as answers end.
+_RETRY_AFTER_S = 5
+
+
 def error_response(error: GLMError) -> JSONResponse:
     """{"error": {"message", "type", "code"}} with the error's status."""
-    return JSONResponse({"error": error_values(error)}, status_code=error.status)
+    headers = {"retry-after": str(_RETRY_AFTER_S)} if isinstance(error, EngineBusy) else None
+    return JSONResponse({"error": error_values(error)}, status_code=error.status, headers=headers)
 
 
-def error_values(error: GLMError) -> dict[str, str]:
+def error_values(error: GLMError) -> dict[str, object]:
     """The error as the routes write it."""
     kind = "internal_error"
     if isinstance(error, UserError):
         kind = "invalid_request_error"
     elif isinstance(error, OperatorError):
         kind = "server_error"
-    return {"message": str(error), "type": kind, "code": error.code}
+    values: dict[str, object] = {"message": str(error), "type": kind, "code": error.code}
+    if isinstance(error, EngineBusy):
+        values |= error.details
+    return values
 
 
 def answers_errors(endpoint: Endpoint) -> Endpoint:

@@ -23,7 +23,9 @@ from starlette.routing import Mount, Route
 from glm_backend.api.answering import (
     Guard,
     Open,
+    WholeAnswer,
     clean_text,
+    client_of,
     completed,
     events_of,
     json_object,
@@ -32,8 +34,8 @@ from glm_backend.api.answering import (
     whole_answer,
 )
 from glm_backend.api.answers import Endpoint, answers_errors, error_values
-from glm_backend.completion import Completion, Text
-from glm_backend.engine.request import Finished, Usage
+from glm_backend.completion import Completion, Text, TokenLogprob
+from glm_backend.engine.request import LIMITS, Usage
 from glm_backend.errors import (
     GLMError,
     InvalidParameter,
@@ -50,10 +52,15 @@ _STARTED_S = int(time.time())
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 #: Answers of clients that name no limit end here at the latest: the originals' max_length.
 _DEFAULT_MAX_TOKENS = 8192
+#: OpenAI's number for what can hardly be: JSON has no infinity.
+_LEAST_LOGPROB = -9999.0
+#: Fields that are parameters as they are; those that OpenAI does not have as vLLM names them.
+_NUMBERS = (
+    "temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty", "seed",
+)  # fmt: skip
 #: Fields that change the answer and that no model here can serve, with the values that ask nothing.
 _ONLY: dict[str, tuple[object, ...]] = {
     "n": (1,),
-    "logprobs": (False,),
     "tools": ([],),
     "functions": ([],),
     "logit_bias": ({},),
@@ -74,15 +81,15 @@ def openai_routes(services: Open, *, guard: Guard, middleware: Sequence[Middlewa
     async def chat_completions(request: Request) -> Response:
         guard(request)
         asked = _Asked.parse(await json_object(request))
-        completion = await run_in_threadpool(_start, services, asked)
+        client = client_of(request, asked.user)
+        completion = await run_in_threadpool(_start, services, asked, client)
         if asked.stream:
             return StreamingResponse(
                 _stream(completion, asked, request),
                 media_type="text/event-stream",
                 headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
             )
-        text, end = await whole_answer(completion, request)
-        return JSONResponse(asked.completion(text, end))
+        return JSONResponse(asked.completion(await whole_answer(completion, request)))
 
     routes = [
         Route("/models", _answers_errors(models)),
@@ -93,9 +100,10 @@ def openai_routes(services: Open, *, guard: Guard, middleware: Sequence[Middlewa
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request for one answer, checked."""
+    """A request for one answer, checked. user: for whom, as far as the one who asks says it."""
 
     model: str
+    user: str
     messages: tuple[Message, ...]
     sampling: Mapping[str, object]
     max_tokens: int | None
@@ -118,12 +126,13 @@ class _Asked:
             raise InvalidParameter(name="stream_options", value=_shown(options), allowed=allowed)
         usage = options.get("include_usage") if isinstance(options, dict) else False
         stop = body.get("stop")
-        numbers = ("temperature", "top_p", "top_k", "repetition_penalty", "seed")
         return cls(
             model=clean_text("model", body.get("model")),
+            user=clean_text("user", body.get("user") or ""),
             messages=_messages(body.get("messages")),
-            sampling={name: body.get(name) for name in numbers}
-            | {"stop": (stop,) if isinstance(stop, str) else _tuple(stop)},
+            sampling={name: body.get(name) for name in _NUMBERS}
+            | {"stop": (stop,) if isinstance(stop, str) else _tuple(stop)}
+            | {"logprobs": _logprobs_asked(body)},
             max_tokens=_max_tokens(body),
             stream=stream,
             include_usage=_flag("stream_options.include_usage", usage),
@@ -131,24 +140,35 @@ class _Asked:
             created=int(time.time()),
         )
 
-    def completion(self, text: str, end: Finished) -> dict[str, object]:
+    def completion(self, answer: WholeAnswer) -> dict[str, object]:
         """The answer in one piece."""
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": end.reason}
+        message = {"role": "assistant", "content": answer.text}
+        choice = {"index": 0, "message": message, "finish_reason": answer.end.reason}
         return {
             **self._head("chat.completion"),
-            "choices": [choice],
-            "usage": _usage_values(end.usage),
+            "choices": [choice | self._told(answer.logprobs)],
+            "usage": _usage_values(answer.end.usage),
         }
 
-    def chunk(self, delta: Mapping[str, str], finish_reason: str | None = None) -> str:
+    def chunk(
+        self,
+        delta: Mapping[str, str],
+        finish_reason: str | None = None,
+        logprobs: Sequence[TokenLogprob] = (),
+    ) -> str:
         """One event of a stream."""
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return self._event([choice], None)
+        return self._event([choice | self._told(logprobs)], None)
 
     def usage_chunk(self, usage: Usage) -> str:
         """The last event of a stream whose client asked for the usage."""
         return self._event([], _usage_values(usage))
+
+    def _told(self, logprobs: Sequence[TokenLogprob]) -> dict[str, object]:
+        """The part of a choice that says how likely its tokens were, where that was asked."""
+        if self.sampling["logprobs"] is None:
+            return {}
+        return {"logprobs": {"content": [_logprob_values(t) for t in logprobs], "refusal": None}}
 
     def _event(self, choices: Sequence[object], usage: object) -> str:
         values = {**self._head("chat.completion.chunk"), "choices": choices}
@@ -165,7 +185,7 @@ async def _stream(completion: Completion, asked: _Asked, request: Request) -> As
         async with aclosing(events_of(completion, request)) as events:  # type: ignore[type-var]
             async for event in events:
                 if isinstance(event, Text):
-                    yield asked.chunk({"content": event.text})
+                    yield asked.chunk({"content": event.text}, logprobs=event.logprobs)
                     continue
                 end = completed(event)
                 yield asked.chunk({}, end.reason)
@@ -180,7 +200,7 @@ def _event(values: Mapping[str, object]) -> str:
     return f"data: {json.dumps(values, ensure_ascii=False)}\n\n"
 
 
-def _start(services: Open, asked: _Asked) -> Completion:
+def _start(services: Open, asked: _Asked, client: str) -> Completion:
     """Starts the answer; raises what the model, the parameters or the context refuse."""
     sampling(asked.sampling)  # a wrong number is said before a missing model
     model = services().model()
@@ -189,7 +209,8 @@ def _start(services: Open, asked: _Asked) -> Completion:
         messages = as_the_original_api(messages)
     _, room = prompt_and_room(model, messages)
     limit = min(asked.max_tokens or _DEFAULT_MAX_TOKENS, room)
-    return model.complete(messages, sampling({**asked.sampling, "max_new_tokens": limit}))
+    params = sampling({**asked.sampling, "max_new_tokens": limit})
+    return model.complete(messages, params, client=client)
 
 
 def _messages(value: object) -> tuple[Message, ...]:
@@ -235,6 +256,23 @@ def _max_tokens(body: Mapping[str, object]) -> int | None:
     return None
 
 
+def _logprobs_asked(body: Mapping[str, object]) -> object:
+    """How many alternatives of each token are wanted; None where nothing is to be told."""
+    wanted = _flag("logprobs", body.get("logprobs"))
+    alternatives = body.get("top_logprobs")
+    low, high = LIMITS["logprobs"]
+    if alternatives is None:
+        return 0 if wanted else None
+    if type(alternatives) is not int or not low <= alternatives <= high:
+        allowed = f"a whole number from {low} to {high}"
+        raise InvalidParameter(name="top_logprobs", value=_shown(alternatives), allowed=allowed)
+    if not wanted and alternatives:
+        raise InvalidParameter(
+            name="top_logprobs", value=alternatives, allowed="left out without logprobs"
+        )
+    return alternatives if wanted else None
+
+
 def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -249,12 +287,24 @@ def _shown(value: object) -> str:
     return repr(value)[:100]
 
 
-def _usage_values(usage: Usage) -> dict[str, int]:
+def _logprob_values(token: TokenLogprob) -> dict[str, object]:
+    others = [_told_token(text, value) for text, value in token.alternatives]
+    return {**_told_token(token.text, token.logprob), "top_logprobs": others}
+
+
+def _told_token(text: str, logprob: float) -> dict[str, object]:
+    """bytes is null for a part of a character, whose text does not say which bytes it has."""
+    known = None if "\N{REPLACEMENT CHARACTER}" in text else list(text.encode())
+    return {"token": text, "logprob": max(logprob, _LEAST_LOGPROB), "bytes": known}
+
+
+def _usage_values(usage: Usage) -> dict[str, object]:
     prompt, answer = usage.prompt_tokens, usage.completion_tokens
     return {
         "prompt_tokens": prompt,
         "completion_tokens": answer,
         "total_tokens": prompt + answer,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
 
 

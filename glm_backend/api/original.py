@@ -18,6 +18,7 @@ from glm_backend.api.answering import (
     Guard,
     Open,
     clean_text,
+    client_of,
     json_object,
     prompt_and_room,
     sampling,
@@ -38,9 +39,9 @@ def original_route(services: Open, *, guard: Guard) -> Route:
     async def create_item(request: Request) -> Response:
         guard(request)
         asked = _Asked.parse(await json_object(request))
-        completion = await run_in_threadpool(_start, services, asked)
-        text, _ = await whole_answer(completion, request)
-        response = text.strip()
+        completion = await run_in_threadpool(_start, services, asked, client_of(request))
+        answer = await whole_answer(completion, request)
+        response = answer.text.strip()
         return JSONResponse(
             {
                 "response": response,
@@ -91,7 +92,7 @@ def _history(value: object) -> list[list[str]]:
     return [[clean_text("history", text) for text in turn] for turn in turns]
 
 
-def _start(services: Open, asked: _Asked) -> Completion:
+def _start(services: Open, asked: _Asked, client: str) -> Completion:
     """Starts the answer; raises what the model, the parameters or the lengths refuse."""
     sampling(asked.sampling)  # a wrong number is said before a missing model
     model = services().model()
@@ -100,4 +101,5 @@ def _start(services: Open, asked: _Asked) -> Completion:
     if limit < 1:
         allowed = f"more than the {prompt_tokens} tokens of the prompt and its history"
         raise InvalidParameter(name="max_length", value=asked.max_length, allowed=allowed)
-    return model.complete(asked.messages, sampling({**asked.sampling, "max_new_tokens": limit}))
+    params = sampling({**asked.sampling, "max_new_tokens": limit})
+    return model.complete(asked.messages, params, client=client)

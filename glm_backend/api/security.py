@@ -76,6 +76,16 @@ def require_loopback(request: Request) -> None:
         raise LoopbackOnly()
 
 
+def refuse_other_sites(request: Request) -> None:
+    """Raises LoopbackOnly for what a page of another site sends, which needs no leave to send it.
+
+    A browser names the page's origin with every POST; programs name none.
+    """
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host", ""):
+        raise LoopbackOnly()
+
+
 def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback

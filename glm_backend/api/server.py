@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from glm_backend.api.metrics import metrics_route
 from glm_backend.api.openai import openai_routes
 from glm_backend.api.original import original_route
 from glm_backend.api.routes import make_routes
@@ -25,8 +26,8 @@ from glm_backend.services import Services
 _DOCS = """<!doctype html><html lang="en"><title>GLM Chat API</title><h1>GLM Chat API</h1><ul>
 <li>POST / {"prompt", "history", "max_length", "top_p", "temperature"}
 <li>GET /v1/models, POST /v1/chat/completions: as OpenAI's clients know them
-<li>GET /api/export?format=csv or json: from this machine only
-<li>GET /health, GET /ready</ul><p>Fields, limits and errors: docs/api.md.</html>"""
+<li>GET /api/conversations, GET /api/export?format=csv, POST /api/import: from this machine only
+<li>GET /health, GET /ready, GET /metrics</ul><p>Fields, limits and errors: docs/api.md.</html>"""
 
 #: As the original openai_api.py has it: web pages of any origin may ask. There are no cookies here
 #: that they could misuse, and conversations are not under these paths.
@@ -53,6 +54,7 @@ def make_app(services: Callable[[], Services]) -> Starlette:
             *make_routes(services),
             original_route(services, guard=everybody),
             openai_routes(services, guard=everybody, middleware=[_ANY_ORIGIN]),
+            metrics_route(services, guard=everybody),
             Route("/docs", docs),
         ],
         middleware=[Middleware(SecurityHeaders)],

@@ -8,6 +8,7 @@ reads its own blocked layout faster (figures in docs/performance.md).
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,48 +19,50 @@ _ROWS = 4
 
 
 class DenseLinear:
-    """Linear layers of one input as one; their own weights become views of the joined one."""
+    """Linear layers of one input as one, which take its place: theirs let go of their weights.
 
-    def __init__(self, *parts: nn.Linear) -> None:
-        self.parts = parts
-        if len(parts) == 1:
-            self.weight: Tensor = parts[0].weight.data
-            self.bias: Tensor | None = parts[0].bias
-            return
-        self.weight = torch.cat([part.weight.data for part in parts])
-        heights = [part.out_features for part in parts]
-        for part, rows in zip(parts, torch.split(self.weight, heights), strict=True):
-            part.weight.data = rows
-        self.bias = _joined_bias(parts)
+    order: the rows of the joined weight in the order in which they are wanted.
+    """
+
+    def __init__(self, parts: Sequence[nn.Linear], order: Tensor | None = None) -> None:
+        weight = parts[0].weight.data
+        if len(parts) > 1:
+            weight = torch.cat([part.weight.data for part in parts])
+        bias = _joined_bias(parts)
+        if order is not None:
+            weight, bias = weight[order], None if bias is None else bias[order]
+        self._bias = bias
+        self.nbytes = weight.nbytes + (0 if bias is None else bias.nbytes)
+        for part in parts:
+            part.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
+        self._set(weight)
+
+    def _set(self, weight: Tensor) -> None:
+        self._weight = weight
 
     def __call__(self, x: Tensor) -> Tensor:
         """[rows, in] -> [rows, out]"""
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self._weight, self._bias)
 
 
-def _joined_bias(parts: tuple[nn.Linear, ...]) -> Tensor | None:
+class PackedLinear(DenseLinear):
+    """The same in oneDNN's layout, for float32 on CPUs."""
+
+    def _set(self, weight: Tensor) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return y
+
+
+def _joined_bias(parts: Sequence[nn.Linear]) -> Tensor | None:
     if all(part.bias is None for part in parts):
         return None
     like = parts[0].weight
     return torch.cat(
         [like.new_zeros(p.out_features) if p.bias is None else p.bias.data for p in parts]
     )
-
-
-class PackedLinear:
-    """The same in oneDNN's layout, of `nbytes`. What it is made from gives up its weights."""
-
-    def __init__(self, dense: DenseLinear) -> None:
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(dense.weight.contiguous(), _ROWS)
-        self._bias = dense.bias
-        self.nbytes = dense.weight.nbytes  # the layout may pad a little
-        for part in dense.parts:
-            part.weight = nn.Parameter(part.weight.new_empty(0), requires_grad=False)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[rows, in] -> [rows, out]"""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
-        return y
 
 
 @functools.cache
@@ -70,6 +73,6 @@ def packed_kernel_is_exact() -> bool:
     try:
         with torch.inference_mode():
             expected = linear(x)
-            return torch.allclose(PackedLinear(DenseLinear(linear))(x), expected, atol=1e-5)
+            return torch.allclose(PackedLinear([linear])(x), expected, atol=1e-5)
     except (AttributeError, RuntimeError):  # another build of torch
         return False

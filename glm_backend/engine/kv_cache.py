@@ -1,60 +1,158 @@
-"""Keys and values of one sequence.
+"""Keys and values of every sequence: a slot each, in one tensor a layer.
 
-Each sequence owns its buffers, as long as its prompt and answer can become. Pages of memory that
-were never written cost nothing on a CPU, so a short answer does not pay for a long limit, and a
-batch needs no padding: attention reads each sequence's own view.
+A slot has room for a whole context. On CPUs its pages cost nothing before they are written and can
+be given back, so the room is free; on a GPU it is taken at once, and the caller makes as many slots
+as fit. Sequences of one length class that lie side by side are read by one call.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 #: Keys and values that stand before the first token, one pair a layer: [kv_heads, rows, head_dim].
 Prefix = Sequence[tuple[Tensor, Tensor]]
 
+_LEAST_ROWS = 64
+#: Torch's attention for CPUs walks over keys in stretches of so many rows.
+_STRETCH_ROWS = 512
+_PAGE = mmap.PAGESIZE
+#: Linux since 5.14; Python has no name for it yet.
+_MADV_POPULATE_WRITE = 23
+
+
+def padded(rows: int) -> int:
+    """How many rows attention reads for a sequence of `rows`; what is beyond is masked.
+
+    It depends on the sequence alone, never on its neighbours: matrix products of other shapes add
+    up in another order, and an answer would change with the company it keeps.
+    """
+    if rows > _STRETCH_ROWS:
+        return -(-rows // _STRETCH_ROWS) * _STRETCH_ROWS
+    return max(_LEAST_ROWS, 1 << (rows - 1).bit_length())
+
 
 class KVCache:
-    """The key and value rows of one sequence in every layer, `capacity` tokens at most.
+    """`slots` sequences of at most `tokens` tokens each.
 
-    A trained prefix (p-tuning v2) fills the first rows and counts for no position.
+    A trained prefix (p-tuning v2) fills the first rows of every slot and counts for no position.
+    Every row is finite at all times: what is masked is multiplied by zero, not left out. dtype: in
+    what they are kept, None for what they come in.
     """
 
-    def __init__(self, capacity: int, prefix: Prefix = ()) -> None:
+    def __init__(
+        self,
+        slots: int,
+        tokens: int,
+        device: torch.device,
+        prefix: Prefix = (),
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.slots = slots
+        self.prefix_rows = prefix[0][0].shape[1] if prefix else 0
+        self.capacity = padded(tokens + self.prefix_rows)
+        self._device = device
+        self._dtype = dtype
         self._prefix = prefix
-        self._prefix_rows = prefix[0][0].shape[1] if prefix else 0
-        self.capacity = capacity + self._prefix_rows
-        self.length = self._prefix_rows
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._layers: dict[int, list[Tensor]] = {}
+        self._pages: list[mmap.mmap] = []
+        self._ready = [0] * slots  # rows whose pages are there
 
-    @property
-    def position(self) -> int:
-        """The place of the next token in its text."""
-        return self.length - self._prefix_rows
+    def row(self, slot: int, position: int) -> int:
+        """Where the token at `position` of a slot lies, counted over all slots."""
+        return slot * self.capacity + self.prefix_rows + position
 
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes new rows behind the `length` known ones; gives views of all rows so far.
+    def make_ready(self, slot: int, tokens: int) -> None:
+        """Has the pages ready that a sequence of so many tokens reads and writes.
 
-        key, value: [kv_heads, tokens, head_dim]. `length` moves only with `advance`, after the
-        whole forward pass succeeded, so a step that failed half way can be taken again.
+        One by one, as they are first touched, they would take longer than the arithmetic.
         """
-        if layer not in self._layers:
-            self._layers[layer] = (self._buffer(key), self._buffer(value))
-            if self._prefix:
-                for buffer, rows in zip(self._layers[layer], self._prefix[layer], strict=True):
-                    buffer[:, : self._prefix_rows] = rows
-        keys, values = self._layers[layer]
-        end = self.length + key.shape[1]
-        keys[:, self.length : end] = key
-        values[:, self.length : end] = value
-        return keys[:, :end], values[:, :end]
+        rows = min(padded(self.prefix_rows + tokens), self.capacity)
+        if rows > self._ready[slot] and self._pages:
+            for buffer, pages in zip(self._buffers(), self._pages, strict=True):
+                _populate(buffer[slot, self._ready[slot] : rows], buffer, pages)
+            self._ready[slot] = rows
 
-    def advance(self, tokens: int) -> None:
-        """Makes the rows written by the last pass part of the sequence."""
-        assert self.length + tokens <= self.capacity
-        self.length += tokens
+    def extend(self, layer: int, rows: Tensor, *new: Tensor) -> Sequence[Tensor]:
+        """Writes new rows; gives all of the layer, each as [slots, capacity, heads, head_dim].
+
+        rows: [tokens], as `row` counts them. new: keys and values, each [tokens, kv_heads,
+        head_dim], or both behind each other, [tokens, 2 * kv_heads, head_dim].
+        """
+        buffers = self._layers.get(layer)
+        if buffers is None:
+            buffers = self._layers[layer] = [self._buffer(like) for like in new]
+            self._write_prefix(layer, slice(None))
+        for buffer, tokens in zip(buffers, new, strict=True):
+            buffer.view(-1, *tokens.shape[1:]).index_copy_(0, rows, tokens.to(buffer.dtype))
+        return buffers
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Gives the slot `target` the first `tokens` of `source`."""
+        rows = self.prefix_rows + tokens
+        for buffer in self._buffers():
+            buffer[target, :rows] = buffer[source, :rows]
+
+    @torch.inference_mode()
+    def clear(self, slot: int) -> None:
+        """Makes every row of a slot zero, and gives its memory back where that can be."""
+        if self._pages:
+            for buffer, pages in zip(self._buffers(), self._pages, strict=True):
+                _give_back(buffer[slot], buffer, pages)
+        else:
+            for buffer in self._buffers():
+                buffer[slot].zero_()
+        self._ready[slot] = 0
+        for layer in self._layers:
+            self._write_prefix(layer, slice(slot, slot + 1))
+
+    def _write_prefix(self, layer: int, slots: slice) -> None:
+        if not self._prefix:
+            return
+        parts = [rows.transpose(0, 1) for rows in self._prefix[layer]]
+        buffers = self._layers[layer]
+        if len(buffers) == 1:
+            parts = [torch.cat(parts, dim=1)]
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer[slots, : self.prefix_rows] = part
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for layer in self._layers.values() for buffer in layer]
 
     def _buffer(self, like: Tensor) -> Tensor:
-        heads, _, head_dim = like.shape
-        return like.new_empty(heads, self.capacity, head_dim)
+        shape, dtype = (self.slots, self.capacity, *like.shape[1:]), self._dtype or like.dtype
+        if self._device.type != "cpu" or not hasattr(mmap, "MAP_ANONYMOUS"):
+            return torch.zeros(shape, dtype=dtype, device=self._device)
+        # Pages of our own: zero and free until they are written. Huge ones would cost megabytes a
+        # layer for the first word of a conversation.
+        size_bytes = torch.Size(shape).numel() * dtype.itemsize
+        pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+        self._pages.append(pages)
+        return torch.frombuffer(pages, dtype=dtype).view(shape)
+
+
+def _populate(rows: Tensor, buffer: Tensor, pages: mmap.mmap) -> None:
+    start = rows.data_ptr() - buffer.data_ptr()
+    first = start // _PAGE * _PAGE
+    with contextlib.suppress(OSError, ValueError):  # an older system: they come as they are touched
+        pages.madvise(_MADV_POPULATE_WRITE, first, start + rows.nbytes - first)
+
+
+def _give_back(rows: Tensor, buffer: Tensor, pages: mmap.mmap) -> None:
+    """Zeroes the edges of `rows` and returns the whole pages between them, which read as zero."""
+    start = rows.data_ptr() - buffer.data_ptr()
+    first, last = -(-start // _PAGE) * _PAGE, (start + rows.nbytes) // _PAGE * _PAGE
+    if last <= first or not hasattr(mmap, "MADV_DONTNEED"):
+        rows.zero_()
+        return
+    flat = rows.view(-1).view(torch.uint8)
+    flat[: first - start].zero_()
+    flat[last - start :].zero_()
+    pages.madvise(mmap.MADV_DONTNEED, first, last - first)

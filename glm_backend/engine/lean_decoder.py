@@ -1,51 +1,34 @@
 """The forward pass of llama-like models in few operations.
 
 transformers' module walks through a dozen modules a layer, which costs as much as a small model's
-arithmetic. Here query, key and value are one matrix product, gate and up another, a norm is one
-operation and the rotation three. What differs between the families (rotation by halves or by pairs,
-norms behind the blocks, biases) is read off the module. `runner_for` checks that both give the same
-numbers.
+arithmetic. Here query, key and value are one matrix product, gate and up another, and the rotation
+is one product of complex numbers, in the manner of gpt-fast
+(https://github.com/pytorch-labs/gpt-fast). What differs between the families (rotation by halves or
+by pairs, norms behind the blocks, biases) is read off the module. `runner_for` checks that both
+give the same numbers.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from glm_backend.engine.batch import Batch
 from glm_backend.engine.dense_linear import DenseLinear, PackedLinear, packed_kernel_is_exact
-from glm_backend.engine.kv_cache import KVCache
-from glm_backend.engine.runner import RaggedRunner, Stretch, attend
+from glm_backend.engine.runner import RaggedRunner, gives, trial
 
 Linear = Callable[[Tensor], Tensor]
 
-
-@dataclass(frozen=True, slots=True)
-class _Rotation:
-    """Which two numbers of a head turn together.
-
-    swapped: each number's partner in its place, [..., dim]. laid_out: a factor for the first and
-    one for the second of each pair, [..., dim / 2], as one of [..., dim].
-    """
-
-    swapped: Callable[[Tensor], Tensor]
-    laid_out: Callable[[Tensor, Tensor], Tensor]
-
-
-_HALVES = _Rotation(
-    lambda x: x.roll(x.shape[-1] // 2, -1),
-    lambda first, second: torch.cat([first, second], dim=-1),
-)
-_PAIRS = _Rotation(
-    lambda x: x.view(*x.shape[:-1], -1, 2).flip(-1).flatten(-2),
-    lambda first, second: torch.stack([first, second], dim=-1).flatten(-2),
-)
-#: model_type -> what turns. ChatGLM2 and ChatGLM3 are loaded as "glm".
+#: How two numbers of a head turn together: side by side, or half a head apart.
+_PAIRS, _HALVES = "pairs", "halves"
+#: ChatGLM2 and ChatGLM3 are loaded as "glm".
 _ROTATIONS = {
     "llama": _HALVES,
     "qwen2": _HALVES,
@@ -53,20 +36,33 @@ _ROTATIONS = {
     "glm": _PAIRS,
     "glm4": _PAIRS,
 }
-
-
+#: Positions whose tables are made at a time: those of 32,768 would take tens of megabytes more.
+_TURNED_AT_ONCE = 1024
 _NORMS_BEHIND = ("post_self_attn_layernorm", "post_mlp_layernorm")
 
 
-@dataclass(slots=True)
-class _Layer:
-    """after_attention, after_mlp: norms of what a block adds, which only GLM-4-0414 has."""
+class Quantised(Protocol):
+    """A layer with weights in few bits, which has a faster form."""
 
-    before_attention: Tensor
+    def packed(self, *others: Any, order: Tensor | None = None) -> Any:
+        """One in the place of this layer and of `others`, which take the same input.
+
+        They let go of their weights. order: the rows of all in the order in which they are wanted.
+        What is given has `multiply`, for [rows, in], and `nbytes`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """before_attention, before_mlp: norms of what a block reads; None for one without weights.
+    after_attention, after_mlp: norms of what a block adds, which only GLM-4-0414 has."""
+
+    before_attention: Tensor | None
     query_key_value: Linear
     output: Linear
     after_attention: Tensor | None
-    before_mlp: Tensor
+    before_mlp: Tensor | None
     gate_up: Linear
     down: Linear
     after_mlp: Tensor | None
@@ -75,19 +71,25 @@ class _Layer:
 class LeanRunner(RaggedRunner):
     """Runs a llama-like model, full precision or quantised, several sequences a pass.
 
-    It takes the module over: weights of one input are joined, and the module's own become views.
+    It takes the module over: from here on only this runner can compute. A head that is tied to the
+    embedding is held twice.
     """
 
     def __init__(self, module: PreTrainedModel) -> None:
         super().__init__(module)
         config = module.config
-        self._heads = config.num_attention_heads
-        self._kv_heads = config.num_key_value_heads or self._heads
+        self._kv_heads = config.num_key_value_heads or config.num_attention_heads
         self._head_dim = module.model.layers[0].self_attn.head_dim
-        self._eps = config.rms_norm_eps
-        self._rotation = _ROTATIONS[config.model_type]
-        self._layers = [_layer(layer) for layer in module.model.layers]
-        self._head = _joined(module.lm_head)
+        self._eps = torch.tensor(config.rms_norm_eps, device=self._device)
+        self._turns = _turns(module, config.max_position_embeddings, self._device)
+        packing = _Packing()
+        order = _pair_order(module)
+        self._layers = [_layer(layer, packing, order) for layer in module.model.layers]
+        self._last_norm = _unless_ones(module.model.norm.weight)
+        self._head = packing.packed(module.lm_head)
+        self.held_bytes = packing.held_bytes
+        self.kernels = frozenset(packing.kernels)
+        self._least_rows = packing.least_rows
 
     @classmethod
     def takes(cls, module: PreTrainedModel) -> bool:
@@ -98,109 +100,179 @@ class LeanRunner(RaggedRunner):
         # The trial of `runner_for` is shorter than any window.
         return getattr(config, "sliding_window", None) is None and super().takes(module)
 
-    def pack(self) -> int:
-        """Lays float32 weights out as the CPU's kernel reads them fastest, where there is one.
+    @classmethod
+    def fits(cls, module: PreTrainedModel) -> bool:
+        """Whether this pass gives the numbers of the module, tried on a small twin of it."""
+        if not cls.takes(module):
+            return False
+        twin = _small_twin(module)
+        expected = trial(twin)
+        return gives(cls(twin), expected)
 
-        The module lets its own go: from here on only this runner can compute. A head that is tied
-        to the embedding is held twice from here on. Gives the bytes of the packed weights.
-        """
-        if self._device.type != "cpu" or not packed_kernel_is_exact():
-            return 0
-        for layer in self._layers:
-            layer.query_key_value = _packed(layer.query_key_value)
-            layer.output = _packed(layer.output)
-            layer.gate_up = _packed(layer.gate_up)
-            layer.down = _packed(layer.down)
-        self._head = _packed(self._head)
-        linears = [self._head]
-        for layer in self._layers:
-            linears += layer.query_key_value, layer.output, layer.gate_up, layer.down
-        return sum(linear.nbytes for linear in linears if isinstance(linear, PackedLinear))
-
-    def _pass(
-        self, ids: Tensor, positions: Tensor, keep: Tensor | int, batch: Sequence[Stretch[KVCache]]
-    ) -> Tensor:
-        model = self._module.model
-        hidden = model.embed_tokens(ids)[0]  # [tokens, hidden]
-        rotary = self._angles(*model.rotary_emb(hidden, positions))
+    def _pass(self, batch: Batch) -> Tensor:
+        if batch.length > len(self._turns):
+            self._turns = _turns(self._module, batch.length, self._device)
+        model, tokens = self._module.model, len(batch.ids)
+        hidden = F.embedding(batch.ids, model.embed_tokens.weight).to(self._module.dtype)
+        if tokens < self._least_rows:
+            hidden = hidden.expand(self._least_rows, -1).contiguous()
+        turns = self._turns[batch.positions][:, None]  # [tokens, 1, head_dim / 2]
         for number, layer in enumerate(self._layers):
             x = self._norm(hidden, layer.before_attention)
-            x = self._attention(number, layer, x, rotary, batch)
-            hidden = hidden + self._norm(x, layer.after_attention)
+            x = self._attention(number, layer, x, turns, batch)
+            hidden += x if layer.after_attention is None else self._norm(x, layer.after_attention)
             x = self._norm(hidden, layer.before_mlp)
             gate, up = layer.gate_up(x).chunk(2, dim=-1)
-            hidden = hidden + self._norm(layer.down(F.silu(gate) * up), layer.after_mlp)
-        if isinstance(keep, Tensor):
-            hidden = hidden[keep]
-        return self._head(self._norm(hidden, model.norm.weight))
+            x = layer.down(F.silu(gate).mul_(up))
+            hidden += x if layer.after_mlp is None else self._norm(x, layer.after_mlp)
+        if not len(batch.scored):
+            return hidden.new_empty(0, 0)
+        hidden = hidden[batch.scored]
+        if (kept := len(hidden)) < self._least_rows:
+            hidden = hidden.expand(self._least_rows, -1)
+        return self._head(self._norm(hidden, self._last_norm))[:kept]
 
     def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
-        return x if weight is None else F.rms_norm(x, x.shape[-1:], weight, self._eps)
-
-    def _angles(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """The module's tables, [1, tokens, dim], as factors of a number and of its partner.
-
-        Both are [tokens, 1, dim]. The tables say everything twice, for two halves.
-        """
-        half = cos.shape[-1] // 2
-        cos, sin = cos[0, :, None, :half], sin[0, :, None, :half]
-        return self._rotation.laid_out(cos, cos), self._rotation.laid_out(-sin, sin)
+        """Root mean square norm (Zhang and Sennrich 2019), [rows, hidden]."""
+        if x.dtype is not torch.float32:
+            return F.rms_norm(x, x.shape[-1:], weight, float(self._eps))
+        # torch's own is five operations for CPUs; here is one less.
+        length = torch.linalg.vector_norm(x, 2.0, 1, True)
+        scale = torch.addcmul(self._eps, length, length, value=1 / x.shape[1]).rsqrt_()
+        scaled = x * scale
+        return scaled if weight is None else scaled.mul_(weight)
 
     def _attention(
-        self,
-        number: int,
-        layer: _Layer,
-        x: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        batch: Sequence[Stretch[KVCache]],
+        self, number: int, layer: _Layer, x: Tensor, turns: Tensor, batch: Batch
     ) -> Tensor:
-        tokens, rotated = x.shape[0], self._heads + self._kv_heads
-        heads = layer.query_key_value(x).view(tokens, -1, self._head_dim)
-        turned = self._turned(heads[:, :rotated], *rotary)
-        query, key, value = (
-            part.transpose(0, 1)[None]  # [1, heads, tokens, head_dim]
-            for part in (turned[:, : self._heads], turned[:, self._heads :], heads[:, rotated:])
-        )
-        attended = attend(number, query, key, value, ragged=batch, scaling=self._head_dim**-0.5)
-        return layer.output(attended.reshape(tokens, -1))
+        rows, tokens, kv_heads = len(x), len(turns), self._kv_heads
+        heads = layer.query_key_value(x)[:tokens].view(tokens, -1, self._head_dim)
+        heads = self._turned(heads, turns)
+        attended = batch.attend_fused(number, heads, kv_heads, self._head_dim**-0.5)
+        attended = attended.reshape(tokens, -1)
+        return layer.output(attended if rows == tokens else attended.expand(rows, -1))
 
-    def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """x: [tokens, heads, head_dim]; the numbers beyond the width of `cos` stay."""
-        dim = cos.shape[-1]
-        turning = x[..., :dim]
-        turned = torch.addcmul(turning * cos, self._rotation.swapped(turning), sin)
-        return turned if dim == x.shape[-1] else torch.cat([turned, x[..., dim:]], dim=-1)
+    def _turned(self, heads: Tensor, turns: Tensor) -> Tensor:
+        """Rotary embedding (Su et al. 2021) of queries and keys: [tokens, heads, head_dim].
+
+        The two numbers of a pair, which stand side by side here, are one complex number.
+        """
+        wide = heads.float()
+        numbers = torch.view_as_complex(wide.view(*wide.shape[:-1], -1, 2))
+        numbers[:, : -self._kv_heads].mul_(turns)
+        return wide.to(heads.dtype)
 
 
-def _layer(layer: Any) -> _Layer:
+def _small_twin(module: PreTrainedModel) -> PreTrainedModel:
+    """A module of the same architecture in every respect but its size, with random weights."""
+    config = copy.deepcopy(module.config)
+    groups = min(2, config.num_key_value_heads or 2)
+    small = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2 * groups,
+        "num_key_value_heads": groups,
+        "head_dim": 16,
+        "vocab_size": 64,
+        "pad_token_id": None,
+    }
+    for name, value in small.items():
+        setattr(config, name, value)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:2]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        twin = type(module)(config)
+    twin.train(False)
+    return twin
+
+
+def _turns(module: PreTrainedModel, positions: int, device: torch.device) -> Tensor:
+    """How far the pairs of a head turn at each position: complex [positions, head_dim / 2].
+
+    The module's own tables; pairs that it does not turn are turned by nothing.
+    """
+    half = module.model.layers[0].self_attn.head_dim // 2
+    turns = torch.ones(positions, half, dtype=torch.complex64, device=device)
+    with torch.inference_mode():
+        for places in torch.split(torch.arange(positions, device=device), _TURNED_AT_ONCE):
+            cos, sin = module.model.rotary_emb(torch.zeros((), device=device), places[None])
+            # The tables say everything twice, for two halves.
+            turning = cos.shape[-1] // 2
+            turns[places, :turning] = torch.complex(cos[0, :, :turning], sin[0, :, :turning])
+    return turns
+
+
+def _pair_order(module: PreTrainedModel) -> Tensor | None:
+    """The rows of query, key and value with the two numbers of a pair side by side.
+
+    Where they stand half a head apart: queries and keys are laid out alike, so no product of them
+    notices. None where they stand so already.
+    """
+    config = module.config
+    if _ROTATIONS[config.model_type] == _PAIRS:
+        return None
+    dim = module.model.layers[0].self_attn.head_dim
+    kv_heads = config.num_key_value_heads or config.num_attention_heads
+    turning = (config.num_attention_heads + kv_heads) * dim
+    rows = torch.arange(turning).view(-1, 2, dim // 2).transpose(1, 2).flatten()
+    return torch.cat([rows, torch.arange(turning, turning + kv_heads * dim)])
+
+
+class _Packing:
+    """Puts linear layers into the form that is fastest here, one after the other.
+
+    held_bytes: of what was packed. least_rows: how many rows an input must have. kernels: the
+    names of what was packed into.
+    """
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+        self.least_rows = 1
+        self.kernels: set[str] = set()
+
+    def packed(self, *parts: nn.Module, order: Tensor | None = None) -> Linear:
+        """Layers of one input as one."""
+        if all(type(part) is nn.Linear for part in parts):
+            return self._dense(cast(Sequence[nn.Linear], parts), order)
+        first, *others = (cast(Quantised, part) for part in parts)
+        kernel = first.packed(*others, order=order)
+        self.held_bytes += kernel.nbytes
+        self.kernels.add(type(kernel).__name__)
+        return cast(Linear, kernel.multiply)
+
+    def _dense(self, parts: Sequence[nn.Linear], order: Tensor | None) -> Linear:
+        weight = parts[0].weight
+        plain = weight.dtype is torch.float32 and weight.device.type == "cpu"
+        if plain and packed_kernel_is_exact():
+            # oneDNN's product of one row adds up otherwise than that of several, which all agree:
+            # with two rows at least an answer is the same alone and in company, bit by bit.
+            self.least_rows = 2
+        kind = PackedLinear if self.least_rows == 2 else DenseLinear
+        linear = kind(parts, order)
+        self.held_bytes += linear.nbytes
+        self.kernels.add(kind.__name__)
+        return linear
+
+
+def _unless_ones(weight: Tensor) -> Tensor | None:
+    """The weight of a norm; None where its work was given to the matrices behind it."""
+    return None if bool((weight == 1).all()) else weight
+
+
+def _layer(layer: Any, packing: _Packing, order: Tensor | None) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
-    fused = hasattr(mlp, "gate_up_proj")
     after = [getattr(layer, name, None) for name in _NORMS_BEHIND]
+    inputs = [attention.q_proj, attention.k_proj, attention.v_proj]
+    fused = hasattr(mlp, "gate_up_proj")
     return _Layer(
-        before_attention=layer.input_layernorm.weight,
-        query_key_value=_joined(attention.q_proj, attention.k_proj, attention.v_proj),
-        output=_joined(attention.o_proj),
+        before_attention=_unless_ones(layer.input_layernorm.weight),
+        query_key_value=packing.packed(*inputs, order=order),
+        output=packing.packed(attention.o_proj),
         after_attention=None if after[0] is None else after[0].weight,
-        before_mlp=layer.post_attention_layernorm.weight,
-        gate_up=_joined(*((mlp.gate_up_proj,) if fused else (mlp.gate_proj, mlp.up_proj))),
-        down=_joined(mlp.down_proj),
+        before_mlp=_unless_ones(layer.post_attention_layernorm.weight),
+        gate_up=packing.packed(*((mlp.gate_up_proj,) if fused else (mlp.gate_proj, mlp.up_proj))),
+        down=packing.packed(mlp.down_proj),
         after_mlp=None if after[1] is None else after[1].weight,
     )
-
-
-def _joined(*parts: nn.Module) -> Linear:
-    """Several linear layers of one input as one.
-
-    Quantised layers are called one by one: their packed weights cannot be joined.
-    """
-    if all(type(part) is nn.Linear for part in parts):
-        return DenseLinear(*parts)  # type: ignore[arg-type] # all of them are nn.Linear
-    if len(parts) == 1:
-        return parts[0]
-    return lambda x: torch.cat([part(x) for part in parts], dim=-1)
-
-
-def _packed(linear: Linear) -> Linear:
-    if isinstance(linear, DenseLinear) and linear.weight.dtype is torch.float32:
-        return PackedLinear(linear)
-    return linear

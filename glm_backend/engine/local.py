@@ -1,7 +1,7 @@
 """The engine: one worker thread that steps the model for everybody at once.
 
-A step is: let newcomers in, plan, forward, choose a token for each, deliver. Whatever goes wrong
-with one request (refused, not finite, an exception in its pass) ends that request and no other.
+A step is: let newcomers in, plan, forward, choose tokens, deliver. Whatever goes wrong with one
+request (refused, not finite, an exception in its pass) ends that request and no other.
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
-from typing import Generic
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from glm_backend.engine.pace import Pace
+from glm_backend.engine.prefix_cache import PrefixCache
 from glm_backend.engine.request import FinishReason, Generation, SamplingParams
-from glm_backend.engine.runner import CacheT, Runner, Stretch
+from glm_backend.engine.runner import Runner
 from glm_backend.engine.sampler import Sampler
-from glm_backend.engine.scheduler import Scheduler, Sequence
+from glm_backend.engine.scheduler import Planned, Scheduler, Sequence
+from glm_backend.engine.speculation import PromptLookup
+from glm_backend.engine.stats import Counts, EngineStats
+from glm_backend.engine.thread_count import ThreadCount
 from glm_backend.errors import (
+    AnswerTooLarge,
     ContextOverflow,
     EngineBusy,
     EngineClosed,
@@ -33,27 +38,20 @@ from glm_backend.errors import (
 
 logger = logging.getLogger(__name__)
 
-#: How long one step should take, in seconds: Stop and the neighbours' next token wait for it.
-STEP_TARGET_S = 0.1
-_FIRST_PREFILL_TOKENS = 64
-_PREFILL_TOKENS = (16, 1024)
+#: Logits of the scored tokens of one stretch, [scored, vocab], or why there are none.
+Outcome = NDArray[np.float32] | GLMError
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """How busy the engine is."""
-
-    running: int
-    waiting: int
-    max_running: int
+def _leave(threads: int) -> None:
+    """For runners without threads."""
 
 
-class LocalEngine(Generic[CacheT]):
+class LocalEngine:
     """Serves token requests from a model in this process."""
 
     def __init__(
         self,
-        runner: Runner[CacheT],
+        runner: Runner,
         *,
         name: str,
         context_length: int,
@@ -61,50 +59,91 @@ class LocalEngine(Generic[CacheT]):
         stop_ids: frozenset[int],
         max_concurrent: int = 8,
         max_waiting: int = 64,
+        kept: int = 8,
+        kv_tokens: int | None = None,
+        threads: ThreadCount | None = None,
+        set_threads: Callable[[int], None] = _leave,
     ) -> None:
+        """kept: slots beside those of `max_concurrent` answers. kv_tokens: how many tokens' keys
+        and values there is memory for, None for all that fit in the slots. threads, set_threads:
+        how many the kernels get, and how that is said to them, in the engine's thread."""
         self._runner = runner
         self._name = name
-        self._context_length = context_length
         self._vocab_size = vocab_size
         self._stop_ids = stop_ids
-        self._scheduler: Scheduler[CacheT] = Scheduler(max_concurrent, max_waiting)
-        self._prefill_tokens = _FIRST_PREFILL_TOKENS
+        slots = max_concurrent + (kept if runner.rewinds else 0)
+        runner.open(slots, context_length)
+        self._prefixes = PrefixCache(runner, slots, kv_tokens or slots * context_length)
+        self._limit = min(context_length, self._prefixes.budget)
+        self._scheduler = Scheduler(max_concurrent, max_waiting)
+        self._pace = Pace()
+        self._threads = threads or ThreadCount(1)
+        self._set_threads = set_threads
+        self._threads_set = 0
+        self._rows = 0  # of the step before
+        self._counts = Counts()
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._thread.start()
 
     def submit(
-        self, prompt_ids: Ids[int], params: SamplingParams, *, ignore_eos: bool = False
+        self,
+        prompt_ids: Ids[int],
+        params: SamplingParams,
+        *,
+        ignore_eos: bool = False,
+        client: str = "",
     ) -> Generation:
         """Puts a request in line.
 
-        Raises InvalidParameter (no or unknown token ids), ContextOverflow (the prompt leaves no
-        room for one token), EngineBusy (the line is full) or EngineClosed.
+        client: who asks; clients take turns. Raises InvalidParameter (no or unknown token ids),
+        ContextOverflow (the prompt leaves no room for one token), EngineBusy (the line is full) or
+        EngineClosed.
         """
         self._refuse_bad_prompt(prompt_ids)
-        room = self._context_length - len(prompt_ids)
+        room = self._limit - len(prompt_ids)
         generation = Generation(
             prompt_ids,
             params,
             max_new_tokens=min(params.max_new_tokens, room),
             stop_ids=frozenset() if ignore_eos else self._stop_ids,
+            client=client,
         )
         generation.when_cancelled(self._notify)
+        generation.when_ended(self._counts.ended)
         with self._wake:
             if self._closed:
                 raise EngineClosed()
             waiting = len(self._scheduler.waiting)
             if waiting >= self._scheduler.max_waiting:
-                raise EngineBusy(waiting=waiting)
-            self._scheduler.waiting.append(generation)
+                self._counts.ends["refused"] += 1
+                raise EngineBusy(waiting=waiting, place=waiting + 1)
+            self._scheduler.enter(generation)
             self._wake.notify()
         return generation
 
     def stats(self) -> EngineStats:
-        """How many answers are being written and how many requests wait."""
-        scheduler = self._scheduler
-        return EngineStats(len(scheduler.running), len(scheduler.waiting), scheduler.max_running)
+        """How busy it is, and what it has done."""
+        scheduler, prefixes, counts = self._scheduler, self._prefixes, self._counts
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            max_running=scheduler.max_running,
+            kv_tokens=prefixes.held,
+            kv_limit=prefixes.budget,
+            kept=prefixes.kept,
+            threads=self._threads_set,
+            prompt_tokens=counts.prompt_tokens,
+            completion_tokens=counts.completion_tokens,
+            reused_tokens=prefixes.reused_tokens,
+            reuses=prefixes.hits,
+            guessed_tokens=counts.guessed_tokens,
+            guessed_right=counts.guessed_right,
+            ends=dict(counts.ends),
+            first_token=counts.first_token.histogram(),
+            steps=counts.steps.histogram(),
+        )
 
     def close(self) -> None:
         """Ends every request as cancelled, then the thread; lets go of the model."""
@@ -114,6 +153,7 @@ class LocalEngine(Generic[CacheT]):
             self._closed = True
             self._wake.notify()
         self._thread.join()
+        self._prefixes.close()
         del self._runner
 
     def _refuse_bad_prompt(self, prompt_ids: Ids[int]) -> None:
@@ -123,12 +163,12 @@ class LocalEngine(Generic[CacheT]):
             allowed = Phrase("at least one token id from 0 to {highest}", highest=highest)
             value = Phrase("{count} ids", count=tokens)
             raise InvalidParameter(name="prompt_ids", value=value, allowed=allowed)
-        if tokens >= self._context_length:
+        if tokens >= self._limit:
             raise ContextOverflow(
                 prompt_tokens=tokens,
                 model=self._name,
-                limit=self._context_length - 1,
-                context=self._context_length,
+                limit=self._limit - 1,
+                context=self._limit,
                 reserved=1,
             )
 
@@ -161,124 +201,199 @@ class LocalEngine(Generic[CacheT]):
         return any(s.generation.cancelled for s in self._scheduler.running)
 
     def step(self) -> None:
-        """One token for each answer under way, and a portion of the prompts being read."""
+        """A token or more for each answer under way, and a portion of the prompts being read."""
         self._drop_cancelled()
         self._let_in()
-        planned = self._scheduler.plan(self._prefill_tokens)
+        answers = sum(s.answering for s in self._scheduler.running)
+        planned = self._scheduler.plan(self._pace.portion(answers), self._pace.cost)
         if not planned:
             return
+        if self._threads.current != self._threads_set:
+            self._threads_set = self._threads.current
+            self._set_threads(self._threads_set)
         started = time.perf_counter()
-        rows = self._forward(planned)
-        self._adapt(planned, time.perf_counter() - started)
-        for (sequence, stretch), row in zip(planned, rows, strict=True):
-            self._deliver(sequence, len(stretch.token_ids), row)
+        outcomes = self._forward(planned)
+        self._learn(planned, time.perf_counter() - started)
+        for part, outcome in zip(planned, outcomes, strict=True):
+            self._deliver(part, outcome)
 
     def _drop_cancelled(self) -> None:
         with self._wake:
-            gone = self._scheduler.remove_cancelled()
-        for generation in gone:
+            waiting, running = self._scheduler.remove_cancelled()
+        for generation in waiting:
             generation.finish("cancelled")
+        for sequence in running:
+            # What a prompt that was not read to its end left behind was never checked.
+            self._let_go(sequence, clean=sequence.answering)
+            sequence.generation.finish("cancelled")
 
     def _let_in(self) -> None:
-        while True:
-            with self._wake:
-                generation = self._scheduler.next_waiting()
-            if generation is None:
-                return
+        while (generation := self._scheduler.next_waiting()) is not None:
             try:
-                self._scheduler.running.append(self._sequence(generation))
+                place = self._prefixes.take(generation.prompt_ids, generation.tokens_needed)
             except Exception as error:
                 logger.exception("a request could not be started")
+                self._leave_line(generation)
                 generation.fail(InternalError(message=_short(error)))
+                continue
+            if place is None:
+                return
+            self._leave_line(generation)
+            generation.cached_tokens = place.known
+            self._scheduler.running.append(self._sequence(generation, place.slot, place.known))
 
-    def _sequence(self, generation: Generation) -> Sequence[CacheT]:
-        capacity = len(generation.prompt_ids) + generation.max_new_tokens
+    def _leave_line(self, generation: Generation) -> None:
+        with self._wake:
+            self._scheduler.leave(generation)
+
+    def _sequence(self, generation: Generation, slot: int, known: int) -> Sequence:
+        prompt = generation.prompt_ids
         return Sequence(
             generation,
-            self._runner.new_cache(capacity),
-            Sampler(generation.params, generation.prompt_ids, self._vocab_size),
-            list(generation.prompt_ids),
+            slot,
+            known,
+            list(prompt),
+            Sampler(generation.params, prompt, self._vocab_size),
+            PromptLookup(prompt) if self._runner.rewinds else None,
         )
 
-    def _forward(
-        self, planned: list[tuple[Sequence[CacheT], Stretch[CacheT]]]
-    ) -> list[Tensor | GLMError]:
-        """A row of logits for each stretch; where the batch fails, each one by itself."""
+    def _forward(self, planned: list[Planned]) -> list[Outcome]:
+        """Logits for each part; where the batch fails, each one by itself."""
         if self._runner.batched or len(planned) == 1:
             try:
-                return list(self._runner.forward([stretch for _, stretch in planned]))
+                logits = self._runner.forward([part.stretch for part in planned]).numpy()
             except Exception as error:
                 if len(planned) == 1:
                     logger.exception("forward pass failed")
-                    return [InternalError(message=_short(error))]
-        return [self._forward([one])[0] for one in planned]
+                    return [_as_ours(error, planned[0])]
+                if _is_out_of_memory(error):
+                    return self._without_the_largest(planned, error)
+            else:
+                ends = np.cumsum([part.stretch.scored for part in planned])
+                return np.split(logits, ends[:-1])
+        return [self._forward([part])[0] for part in planned]
 
-    def _adapt(
-        self, planned: list[tuple[Sequence[CacheT], Stretch[CacheT]]], seconds: float
-    ) -> None:
-        """Steers the prompt portion towards `STEP_TARGET_S` a step, by halves and doubles."""
-        portion = sum(len(stretch.token_ids) for s, stretch in planned if not s.prefilled)
-        low, high = _PREFILL_TOKENS
-        if portion and seconds > STEP_TARGET_S:
-            self._prefill_tokens = max(low, self._prefill_tokens // 2)
-        elif portion >= self._prefill_tokens and seconds < STEP_TARGET_S / 2.5:
-            self._prefill_tokens = min(high, self._prefill_tokens * 2)
+    def _without_the_largest(self, planned: list[Planned], error: Exception) -> list[Outcome]:
+        """The pass again without the longest sequence, which makes room for the others."""
+        largest = max(planned, key=lambda part: part.stretch.end)
+        logger.warning("out of memory in a batch of %d: %s", len(planned), _short(error))
+        rest = iter(self._forward([part for part in planned if part is not largest]))
+        failed = _as_ours(error, largest)
+        return [failed if part is largest else next(rest) for part in planned]
 
-    def _deliver(
-        self, sequence: Sequence[CacheT], consumed: int, outcome: Tensor | GLMError
-    ) -> None:
+    def _learn(self, planned: list[Planned], seconds: float) -> None:
+        answers = sum(len(p.stretch.token_ids) for p in planned if p.sequence.answering)
+        prompts = sum(len(p.stretch.token_ids) for p in planned) - answers
+        self._counts.prompt_tokens += prompts
+        self._counts.steps.add(seconds)
+        self._pace.learn(answers, prompts, seconds)
+        if answers == self._rows and not prompts:
+            self._threads.learn(seconds)
+        else:
+            self._threads.changed()
+        self._rows = answers
+
+    def _deliver(self, part: Planned, outcome: Outcome) -> None:
         if isinstance(outcome, GLMError):
-            self._retire(sequence, error=outcome)
+            self._retire(part.sequence, error=outcome)
             return
         try:
-            self._advance(sequence, consumed, outcome)
+            self._advance(part, outcome)
         except Exception as error:
             logger.exception("a token could not be chosen")
-            self._retire(sequence, error=InternalError(message=_short(error)))
+            self._retire(part.sequence, error=InternalError(message=_short(error)))
 
-    def _advance(self, sequence: Sequence[CacheT], consumed: int, logits: Tensor) -> None:
-        """Takes the pass into account: more prompt to read, or the next token of the answer."""
-        del sequence.pending[:consumed]
-        if sequence.pending:
+    def _advance(self, part: Planned, logits: NDArray[np.float32]) -> None:
+        """Takes the pass into account: more prompt to read, or tokens of the answer."""
+        sequence = part.sequence
+        if not len(logits):
+            sequence.known = part.stretch.end
             return
-        sequence.prefilled = True
-        if not torch.isfinite(logits.max()):
+        if not sequence.answering:
+            self._prefixes.note(sequence.slot, sequence.generation.prompt_ids)
+        right = 0
+        for place, row in enumerate(logits):
+            sequence.known = part.stretch.end - len(logits) + 1 + place
+            token_id = self._choose(sequence, row)
+            if token_id is None:
+                break
+            if place >= len(part.draft) or token_id != part.draft[place]:
+                break
+            right += 1
+        self._learn_from_draft(part, right)
+
+    def _choose(self, sequence: Sequence, logits: NDArray[np.float32]) -> int | None:
+        """Takes the next token of the answer; None when the answer has ended."""
+        if not np.isfinite(logits.max()):
             self._retire(sequence, error=NumericalError())
-            return
+            return None
         generation = sequence.generation
         token = sequence.sampler.choose(logits)
-        if token in generation.stop_ids:
+        if token.token_id in generation.stop_ids:
             self._retire(sequence, reason="stop")
-            return
+            return None
         generation.push(token)
-        sequence.pending.append(token)
-        if generation.completion_tokens >= generation.max_new_tokens:
+        self._counts.completion_tokens += 1
+        sequence.tokens.append(token.token_id)
+        if sequence.lookup is not None:
+            sequence.lookup.extend([token.token_id])
+        if sequence.room <= 0:
             self._retire(sequence, reason="length")
+            return None
+        return token.token_id
+
+    def _learn_from_draft(self, part: Planned, right: int) -> None:
+        if part.draft and part.sequence.lookup is not None:
+            self._counts.guessed_tokens += len(part.draft)
+            self._counts.guessed_right += right
+            rows = max(1, len(self._scheduler.running))
+            part.sequence.lookup.learn(len(part.draft), right, rows, self._pace.cost)
 
     def _retire(
         self,
-        sequence: Sequence[CacheT],
+        sequence: Sequence,
         *,
         reason: FinishReason = "stop",
         error: GLMError | None = None,
     ) -> None:
         self._scheduler.running.remove(sequence)
+        self._let_go(sequence, clean=error is None)
         if error is not None:
             sequence.generation.fail(error)
         else:
             sequence.generation.finish(reason)
 
+    def _let_go(self, sequence: Sequence, *, clean: bool) -> None:
+        self._prefixes.give_back(sequence.slot, sequence.tokens[: sequence.known], clean=clean)
+
     def _end_all(self, *, error: GLMError | None) -> None:
         with self._wake:
-            everyone = [s.generation for s in self._scheduler.running]
-            everyone += self._scheduler.waiting
+            running = list(self._scheduler.running)
+            everyone = [*(s.generation for s in running), *self._scheduler.waiting]
             self._scheduler.running.clear()
             self._scheduler.waiting.clear()
+        for sequence in running:
+            self._let_go(sequence, clean=False)
         for generation in everyone:
             if error is None:
                 generation.finish("cancelled")
             else:
                 generation.fail(error)
+
+
+def _as_ours(error: Exception, part: Planned) -> GLMError:
+    if _is_out_of_memory(error):
+        return AnswerTooLarge(tokens=part.stretch.end)
+    return InternalError(message=_short(error))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch says it in words only: on CPUs a RuntimeError of DefaultCPUAllocator."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "defaultcpuallocator" in text)
+    )
 
 
 def _short(error: Exception) -> str:

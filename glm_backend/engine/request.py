@@ -17,6 +17,8 @@ from typing import Literal
 from glm_backend.errors import GLMError, InvalidParameter, Phrase
 
 FinishReason = Literal["stop", "length", "cancelled"]
+#: (token id, its log probability)
+LogProb = tuple[int, float]
 
 MAX_SEED = 2**63 - 1
 MAX_STOP_STRINGS = 16
@@ -26,20 +28,29 @@ LIMITS: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 2.0),
     "top_p": (0.01, 1.0),
     "top_k": (0, 1000),
+    "min_p": (0.0, 1.0),
+    "typical_p": (0.01, 1.0),
     "repetition_penalty": (0.5, 2.0),
     "max_new_tokens": (1, 32768),
     "seed": (0, MAX_SEED),
+    "logprobs": (0, 20),
 }
+#: Parameters that may be None, which asks for nothing.
+_OPTIONAL = ("seed", "logprobs")
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the tokens of one request are chosen.
 
-    temperature: 0 is greedy. top_p: share of probability kept. top_k: 0 keeps all.
-    repetition_penalty: 1 is none (Keskar et al. 2019, section 4.1). seed: None draws a new one.
-    max_new_tokens: tokens of the answer. stop: strings that end the answer and are not part of it;
-    the engine itself knows no text, so `completion.py` watches for them.
+    temperature: 0 is greedy. top_p: share of probability kept (Holtzman et al. 2020). top_k: 0
+    keeps all. min_p: tokens less likely than this share of the likeliest go (Nguyen et al. 2024),
+    0 keeps all. typical_p: share of probability kept of the tokens whose surprise is nearest to the
+    expected one (Meister et al. 2022), 1 keeps all. repetition_penalty: 1 is none (Keskar et al.
+    2019, section 4.1). seed: None draws a new one. max_new_tokens: tokens of the answer. stop:
+    strings that end the answer and are not part of it; the engine itself knows no text, so
+    `completion.py` watches for them. logprobs: how many alternatives of each token are told with
+    their log probabilities, which are the model's own, before any of the above; None tells none.
 
     Raises InvalidParameter for a value of the wrong kind or out of `LIMITS`.
     """
@@ -47,15 +58,18 @@ class SamplingParams:
     temperature: float = 0.8
     top_p: float = 0.8
     top_k: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
     repetition_penalty: float = 1.0
     max_new_tokens: int = 1024
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
-            if name == "seed" and value is None:
+            if name in _OPTIONAL and value is None:
                 continue
             whole = isinstance(low, int)
             kind = int if whole else (int, float)
@@ -80,19 +94,28 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One new token of the answer."""
+    """One new token of the answer, and where they were asked for its log probabilities.
+
+    logprob: its own; alternatives: of the likeliest tokens, the likeliest first.
+    """
 
     token_id: int
+    logprob: float | None = None
+    alternatives: tuple[LogProb, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a request cost. Times in seconds; `ttft_s` counts from submit to the first token."""
+    """What a request cost. Times in seconds; `ttft_s` counts from submit to the first token.
+
+    cached_tokens: of the prompt, those whose keys and values were there already.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     ttft_s: float | None
     duration_s: float
+    cached_tokens: int = 0
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -127,6 +150,9 @@ class Generation:
     Made by `Engine.submit`. The consumer reads `events()` and may `cancel()` from any thread; the
     engine writes with `push` and `end`. A consumer that stops reading fills the channel, and the
     engine then leaves the request out of its steps until there is room: it never blocks.
+
+    client: who asks; clients take turns where requests wait. place: how many requests are before
+    this one, itself included; 0 once it is being answered.
     """
 
     #: Tokens that may wait unread before the engine pauses the request.
@@ -139,14 +165,18 @@ class Generation:
         *,
         max_new_tokens: int,
         stop_ids: frozenset[int],
+        client: str = "",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.prompt_ids = tuple(prompt_ids)
         self.params = params
         self.max_new_tokens = max_new_tokens
         self.stop_ids = stop_ids
+        self.client = client
+        self.place = 0
         self.cancelled = False
         self.completion_tokens = 0
+        self.cached_tokens = 0
         self._clock = clock
         self._submitted_s = clock()
         self._first_token_s: float | None = None
@@ -154,6 +184,7 @@ class Generation:
         self._changed = threading.Condition()
         self._ended = False
         self._on_cancel: Callable[[], None] = lambda: None
+        self._on_end: Callable[[Finished | Failed], None] = lambda event: None
 
     # --- the consumer's side
 
@@ -179,6 +210,10 @@ class Generation:
         """Registers what to call at `cancel`, so that a sleeping engine notices."""
         self._on_cancel = wake
 
+    def when_ended(self, tell: Callable[[Finished | Failed], None]) -> None:
+        """Registers who is told of the terminal event."""
+        self._on_end = tell
+
     @property
     def paused(self) -> bool:
         """True while the consumer has `CAPACITY` events still to read."""
@@ -189,12 +224,17 @@ class Generation:
         """True once the terminal event was sent."""
         return self._ended
 
-    def push(self, token_id: int) -> None:
+    @property
+    def tokens_needed(self) -> int:
+        """Tokens of prompt and answer at most."""
+        return len(self.prompt_ids) + self.max_new_tokens
+
+    def push(self, token: Token) -> None:
         """Sends one token of the answer."""
         if self._first_token_s is None:
             self._first_token_s = self._clock()
         self.completion_tokens += 1
-        self._send(Token(token_id))
+        self._send(token)
 
     def finish(self, reason: FinishReason) -> None:
         """Sends the terminal event of a request that ended as it should."""
@@ -209,6 +249,8 @@ class Generation:
             if self._ended:
                 return
             self._ended = not isinstance(event, Token)
+            if not isinstance(event, Token):  # before anybody hears of it, and so can look
+                self._on_end(event)
             self._events.append(event)
             self._changed.notify_all()
 
@@ -219,4 +261,5 @@ class Generation:
             completion_tokens=self.completion_tokens,
             ttft_s=None if first is None else first - self._submitted_s,
             duration_s=self._clock() - self._submitted_s,
+            cached_tokens=self.cached_tokens,
         )

@@ -1,11 +1,8 @@
 """One forward pass of a transformers model over several sequences at once.
 
-The new tokens of all sequences stand in one row, [1, tokens]: linear layers see one matrix, and
-attention takes each sequence's stretch by itself against its own KV cache. A prompt being read
-and answers being written thus share a step, without padding.
-
 transformers lets a program bring its own attention function under a name (AttentionInterface);
-the ragged batch reaches it as a keyword argument of the model's forward.
+the batch reaches it as a keyword argument of the model's forward. Models that do not take one run
+one sequence a pass, with their own cache.
 """
 
 from __future__ import annotations
@@ -13,14 +10,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
+from glm_backend.engine.batch import Batch, Stretch
 from glm_backend.engine.kv_cache import KVCache, Prefix
 from glm_backend.errors import InternalError, Phrase
 
@@ -28,57 +24,80 @@ ATTENTION = "glm_ragged"
 
 #: Largest difference, as a share of the largest logit, that counts as the same numbers.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-_QUANTISED_TOLERANCE = 5e-2
 _TRIAL = [5, 7, 11, 13, 17]
 
 logger = logging.getLogger(__name__)
 
-CacheT = TypeVar("CacheT")
-KVT = TypeVar("KVT", bound=KVCache)
 
+class Runner(Protocol):
+    """What the engine needs of a model. Slots are numbered from 0."""
 
-@dataclass(slots=True)
-class Stretch(Generic[CacheT]):
-    """The new tokens of one sequence in one step, and the cache that holds what came before."""
-
-    token_ids: Sequence[int]
-    cache: CacheT
-    mask: Tensor | None = None
-
-
-class Runner(Protocol[CacheT]):
-    """What the engine needs of a model."""
-
-    batched: bool
-    """Whether `forward` takes several stretches. One that does and raises leaves the caches as
-    they were, so that the pass can be taken again."""
-
-    def new_cache(self, capacity: int) -> CacheT:
-        """An empty cache for one sequence of at most `capacity` tokens."""
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the weights that it holds itself, the module no longer."""
         ...
 
-    def forward(self, batch: Sequence[Stretch[CacheT]]) -> Tensor:
-        """Logits after the last token of each stretch: [len(batch), vocab], float32, on CPU."""
+    @property
+    def batched(self) -> bool:
+        """Whether `forward` takes several stretches."""
+        ...
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether a slot may go on from fewer tokens than it holds, or from another slot's."""
+        ...
+
+    def open(self, slots: int, tokens: int) -> None:
+        """Makes room for so many sequences of at most `tokens` tokens; called once."""
+        ...
+
+    def forward(self, batch: Sequence[Stretch]) -> Tensor:
+        """Logits of the scored tokens, stretch by stretch: [scored, vocab], float32, on the CPU.
+
+        A pass that raises leaves every slot usable up to the start of its stretch.
+        """
+        ...
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Gives a slot the first tokens of another; only where `rewinds`."""
+        ...
+
+    def clear(self, slot: int) -> None:
+        """Forgets what a slot holds and gives its memory back where that can be."""
         ...
 
     def score(self, token_ids: Sequence[int]) -> Tensor:
-        """Logits after every token of one sequence: [tokens, vocab], float32, on CPU."""
+        """Logits after every token of one sequence: [tokens, vocab], float32, on the CPU.
+
+        Touches no slot; may be called from any thread.
+        """
         ...
 
 
 class RaggedRunner:
     """Runs any transformers causal language model that takes a custom attention function.
 
-    prefix: rows that every sequence finds before its first token.
+    prefix: rows that every sequence finds before its first token. kv_dtype: in what keys and values
+    are kept, None for what the model computes in. Both are set before `open`. kernels: by name,
+    what computes the linear layers that are no part of the module any more.
     """
 
     batched = True
+    rewinds = True
+    kernels: frozenset[str] = frozenset()
+    held_bytes = 0
 
     def __init__(self, module: PreTrainedModel) -> None:
         self.prefix: Prefix = ()
+        self.kv_dtype: torch.dtype | None = None
         self._module = module
         self._device = next(module.parameters()).device
         module.set_attn_implementation(ATTENTION)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the module."""
+        return self._module.dtype
 
     @classmethod
     def takes(cls, module: PreTrainedModel) -> bool:
@@ -89,147 +108,139 @@ class RaggedRunner:
         rope = getattr(module.config, "rope_parameters", None) or {}
         return rope.get("rope_type") not in {"dynamic", "longrope"}
 
-    def pack(self) -> int:
-        """Makes itself as fast as it can be; called once its numbers are known to be right.
+    def open(self, slots: int, tokens: int) -> None:
+        self._cache = KVCache(slots, tokens, self._device, self.prefix, self.kv_dtype)
 
-        Gives the bytes of the weights that it now holds itself, the module no longer.
-        """
-        return 0
+    def forward(self, batch: Sequence[Stretch]) -> Tensor:
+        return self._run(batch, self._cache)
 
-    def new_cache(self, capacity: int) -> KVCache:
-        return KVCache(capacity, self.prefix)
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        self._cache.copy(source, target, tokens)
 
-    def forward(self, batch: Sequence[Stretch[KVCache]]) -> Tensor:
-        last = torch.tensor([len(stretch.token_ids) for stretch in batch]).cumsum(0) - 1
-        return self._run(batch, last.to(self._device))
+    def clear(self, slot: int) -> None:
+        self._cache.clear(slot)
 
     def score(self, token_ids: Sequence[int]) -> Tensor:
-        return self._run([Stretch(token_ids, self.new_cache(len(token_ids)))], 0)
+        cache = KVCache(1, len(token_ids), self._device, self.prefix, self.kv_dtype)
+        return self._run([Stretch(0, 0, token_ids, scored=len(token_ids))], cache)
 
-    def _run(self, batch: Sequence[Stretch[KVCache]], keep: Tensor | int) -> Tensor:
-        """The pass itself; `keep` chooses the places whose logits are wanted, 0 means all."""
-        ids = [token for stretch in batch for token in stretch.token_ids]
-        positions = [
-            stretch.cache.position + i for stretch in batch for i in range(len(stretch.token_ids))
-        ]
-        for stretch in batch:
-            stretch.mask = causal_mask(stretch, self._device)
+    def _run(self, batch: Sequence[Stretch], cache: KVCache) -> Tensor:
         with torch.inference_mode():
-            logits = self._pass(
-                torch.tensor([ids], device=self._device),
-                torch.tensor([positions], device=self._device),
-                keep,
-                batch,
-            )
-            logits = logits.float().cpu()
-        for stretch in batch:
-            stretch.cache.advance(len(stretch.token_ids))
-        return logits
+            return self._pass(Batch(batch, cache, self._device)).float().cpu()
 
-    def _pass(
-        self, ids: Tensor, positions: Tensor, keep: Tensor | int, batch: Sequence[Stretch[KVCache]]
-    ) -> Tensor:
-        """Through the module. ids, positions: [1, tokens]; logits: [kept, vocab]."""
+    def _pass(self, batch: Batch) -> Tensor:
+        """Logits of the scored places: [scored, vocab]."""
         output = self._module(
-            input_ids=ids,
-            position_ids=positions,
+            input_ids=batch.ids[None],
+            position_ids=batch.positions[None],
             use_cache=False,
-            logits_to_keep=keep,
-            ragged=batch,
+            # An empty tensor of places is not taken by every family.
+            logits_to_keep=batch.scored if len(batch.scored) else 1,
+            batch=batch,
         )
         logits: Tensor = output.logits[0]
-        return logits
+        return logits[: len(batch.scored)]
 
 
 class SoloRunner:
     """Runs a model that cannot take our attention: one sequence a pass, with its own cache."""
 
     batched = False
+    rewinds = False
+    held_bytes = 0
 
     def __init__(self, module: PreTrainedModel) -> None:
         self._module = module
         self._device = next(module.parameters()).device
+        self._caches: dict[int, DynamicCache] = {}
         # Attention models name it past_key_values, state space models cache_params.
         names = inspect.signature(module.forward).parameters
         self._cache_name = "cache_params" if "cache_params" in names else "past_key_values"
 
-    def new_cache(self, capacity: int) -> DynamicCache:
-        return DynamicCache(config=self._module.config)
+    def open(self, slots: int, tokens: int) -> None:
+        """Each sequence takes what it needs."""
 
-    def forward(self, batch: Sequence[Stretch[DynamicCache]]) -> Tensor:
+    def forward(self, batch: Sequence[Stretch]) -> Tensor:
         (stretch,) = batch
-        with torch.inference_mode():
-            output = self._module(
-                input_ids=torch.tensor([list(stretch.token_ids)], device=self._device),
-                use_cache=True,
-                logits_to_keep=1,
-                **{self._cache_name: stretch.cache},
-            )
-            logits: Tensor = output.logits[0, -1:].float().cpu()
-        return logits
+        if stretch.start == 0:
+            self._caches[stretch.slot] = DynamicCache(config=self._module.config)
+        logits = self._logits(
+            stretch.token_ids,
+            use_cache=True,
+            logits_to_keep=max(1, stretch.scored),
+            **{self._cache_name: self._caches[stretch.slot]},
+        )
+        return logits[len(logits) - stretch.scored :]
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        raise AssertionError("it does not rewind")
+
+    def clear(self, slot: int) -> None:
+        self._caches.pop(slot, None)
 
     def score(self, token_ids: Sequence[int]) -> Tensor:
+        return self._logits(token_ids, use_cache=False)
+
+    def _logits(self, token_ids: Sequence[int], **options: object) -> Tensor:
         with torch.inference_mode():
-            output = self._module(
-                input_ids=torch.tensor([list(token_ids)], device=self._device), use_cache=False
-            )
-        logits: Tensor = output.logits[0].float().cpu()
-        return logits
+            ids = torch.tensor([list(token_ids)], device=self._device)
+            logits: Tensor = self._module(input_ids=ids, **options).logits[0]
+            return logits.float().cpu()
+
+
+def pack_quantised(module: nn.Module) -> None:
+    """Puts the fastest kernel in the place of each layer that holds its weights in few bits."""
+    for name, part in list(module.named_modules()):
+        if hasattr(part, "packed"):
+            module.set_submodule(name, part.packed())
 
 
 def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> RaggedRunner | SoloRunner:
     """The fastest runner that the model's own numbers come out of.
 
-    Whether a model family honours a foreign attention function is not written anywhere, so it is
-    tried: a few tokens through both ways, in two steps and beside a neighbour. The runner takes the
-    module over, which may not be able to compute by itself from here on. Raises InternalError for
-    a prefix that only the solo one could take.
+    The runner takes the module over, which may not be able to compute by itself from here on.
+    Raises InternalError for a prefix that only the solo one could take.
     """
     from glm_backend.engine.lean_decoder import LeanRunner  # it stands on this module
 
-    solo = SoloRunner(module)
-    expected = solo.forward([Stretch(_TRIAL, solo.new_cache(len(_TRIAL)))])[0]
-    own_attention = module.config._attn_implementation
-    for kind in (LeanRunner, RaggedRunner):
-        if kind.takes(module) and _gives(runner := kind(module), expected, module):
-            runner.prefix = prefix
-            return runner
+    if LeanRunner.fits(module):
+        lean = LeanRunner(module)
+        lean.prefix = prefix
+        return lean
+    solo, own_attention = SoloRunner(module), module.config._attn_implementation
+    if RaggedRunner.takes(module):
+        expected = solo.score(_TRIAL)
+        if gives(ragged := RaggedRunner(module), expected):
+            pack_quantised(module)
+            ragged.prefix = prefix
+            return ragged
     if prefix:
         raise InternalError(message=Phrase("this model cannot take a trained prefix"))
     module.set_attn_implementation(own_attention)
+    pack_quantised(module)
     return solo
 
 
-def _gives(runner: RaggedRunner, expected: Tensor, module: PreTrainedModel) -> bool:
-    """Whether the runner's logits after the trial tokens are the expected ones."""
-    first, second = runner.new_cache(len(_TRIAL)), runner.new_cache(len(_TRIAL))
+def gives(runner: RaggedRunner, expected: Tensor) -> bool:
+    """Whether these are the runner's logits after the trial tokens.
+
+    Whether a model family honours a foreign attention function is not written anywhere, so it is
+    tried: a few tokens in two steps, and beside a neighbour.
+    """
+    runner.open(2, len(_TRIAL))
     try:
-        runner.forward([Stretch(_TRIAL[:3], first)])
-        both = runner.forward([Stretch(_TRIAL, second), Stretch(_TRIAL[3:], first)])
+        runner.forward([Stretch(0, 0, _TRIAL[:3], scored=0)])
+        both = runner.forward([Stretch(1, 0, _TRIAL, scored=5), Stretch(0, 3, _TRIAL[3:])])
     except Exception as error:
         logger.info("%s cannot run this model: %s", type(runner).__name__, error)
         return False
-    # A quantised layer rounds its input too: where that is a hair off, the output is a step off.
-    plain = sum(isinstance(part, nn.Linear) for part in module.modules()) > 1
-    tolerance = _TOLERANCE[module.dtype] if plain else _QUANTISED_TOLERANCE
-    scale = expected.abs().max().clamp(min=1)
-    return bool((both - expected).abs().max() <= tolerance * scale)
+    off = (both - torch.cat([expected, expected[-1:]])).abs().max()
+    return bool(off <= _TOLERANCE[runner.dtype] * expected.abs().max().clamp(min=1))
 
 
-def causal_mask(stretch: Stretch[KVT], device: torch.device) -> Tensor | None:
-    """Which of the known rows each new token may see: bool [tokens, rows]; None if all."""
-    tokens = len(stretch.token_ids)
-    if tokens == 1:
-        return None
-    rows = stretch.cache.length + tokens
-    return torch.ones(tokens, rows, dtype=torch.bool, device=device).tril_(stretch.cache.length)
-
-
-def _windowed(mask: Tensor | None, tokens: int, rows: int, window: int, like: Tensor) -> Tensor:
-    """The mask of a layer that sees only the last `window` rows (Mistral's sliding window)."""
-    shape = (tokens, rows)
-    every = torch.ones(shape, dtype=torch.bool, device=like.device) if mask is None else mask
-    return every.triu(rows - tokens - window + 1)
+def trial(module: PreTrainedModel) -> Tensor:
+    """The module's own logits after the trial tokens."""
+    return SoloRunner(module).score(_TRIAL)
 
 
 def ragged_attention(
@@ -239,56 +250,16 @@ def ragged_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    ragged: Sequence[Stretch[KVCache]],
+    batch: Batch,
     scaling: float | None = None,
     sliding_window: int | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attention of each stretch against its own cache; output [1, tokens, heads, head_dim].
-
-    The query heads that share a key head are laid out as more queries of that head: nothing is
-    repeated, and one call serves decoding and reading a prompt.
-    """
+    """Attention of the batch as transformers calls it; output [1, tokens, heads, head_dim]."""
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    output = attend(
-        layer, query, key, value, ragged=ragged, scaling=scaling, sliding_window=sliding_window
-    )
-    return output, None
-
-
-def attend(
-    layer: int,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    ragged: Sequence[Stretch[KVT]],
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-) -> Tensor:
-    """The same for models that are told to call it; shapes as above."""
-    heads, total, head_dim = query.shape[1:]
-    kv_heads = key.shape[1]
-    output = query.new_empty(1, total, heads, value.shape[-1])
-    start = 0
-    for stretch in ragged:
-        tokens = len(stretch.token_ids)
-        new = slice(start, start + tokens)
-        keys, values = stretch.cache.extend(layer, key[0, :, new], value[0, :, new])
-        mask, rows = stretch.mask, keys.shape[1]
-        if sliding_window and rows > sliding_window:
-            mask = _windowed(mask, tokens, rows, sliding_window, query)
-        grouped = query[0, :, new].reshape(1, kv_heads, -1, head_dim)
-        attended = F.scaled_dot_product_attention(
-            grouped,
-            keys[None],
-            values[None],
-            attn_mask=None if mask is None else mask.repeat(heads // kv_heads, 1),
-            scale=scaling,
-        )
-        output[0, new] = attended.view(heads, tokens, -1).transpose(0, 1)
-        start += tokens
-    return output
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    attended = batch.attend(layer, query, key, value, scale=scaling, window=sliding_window)
+    return attended[None], None
 
 
 AttentionInterface.register(ATTENTION, ragged_attention)

@@ -2,26 +2,32 @@
 
 The random numbers of a request depend on its seed, the place in the answer and the token id, and
 on nothing else: not on who else is served, nor on the order in which near-equal candidates are
-sorted. Logits of a request differ in the last bits with the company it keeps (matrix kernels sum
-in another order for other shapes); with one number a candidate (the Gumbel-max trick, Maddison et
-al. 2014) such a difference changes a token only when it is as large as the lead of the winner,
-where one draw along the cumulative distribution would move every later border.
+sorted. With one number a candidate (the Gumbel-max trick, Maddison et al. 2014) a difference in the
+last bits of the logits changes a token only when it is as large as the lead of the winner, where
+one draw along the cumulative distribution would move every later border. A token that a draft
+guessed right is chosen exactly as it would have been without the draft.
 
 The order of the steps is that of transformers' generate(): repetition penalty, temperature,
-top_k, top_p.
+top_k, top_p, min_p, typical_p.
 """
 
 from __future__ import annotations
 
 import secrets
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from glm_backend.engine.request import MAX_SEED, SamplingParams
+from glm_backend.engine.request import MAX_SEED, LogProb, SamplingParams, Token
+
+#: float32 of [vocab] or of some candidates; NumPy, as its kernels are the quickest for one row.
+Numbers = NDArray[np.float32]
+Ids = NDArray[np.intp]
 
 #: Candidates sorted at first; sorting a whole vocabulary costs milliseconds a token.
 _FIRST_CANDIDATES = 256
+#: Values of a row of which only the largest is looked at first.
+_LANE = 64
 
 
 class Sampler:
@@ -33,81 +39,150 @@ class Sampler:
         self._params = params
         self._seed = secrets.randbelow(MAX_SEED) if params.seed is None else params.seed
         self._place = 0
-        self._seen: Tensor | None = None
+        self._seen: NDArray[np.bool_] | None = None
         if params.repetition_penalty != 1:
-            self._seen = torch.zeros(vocab_size, dtype=torch.bool)
+            self._seen = np.zeros(vocab_size, dtype=np.bool_)
             self._seen[list(prompt_ids)] = True
 
-    def choose(self, logits: Tensor) -> int:
-        """The next token. logits: [vocab], float32, on the CPU, no NaN."""
+    def choose(self, logits: Numbers) -> Token:
+        """The next token. logits: [vocab], no NaN; they may be changed."""
+        told = self._params.logprobs
+        logprobs = None if told is None else _log_softmax(logits)
         if self._seen is not None:
-            logits = self._penalised(logits, self._seen)
-        token = self._greedy(logits) if self._params.temperature == 0 else self._sampled(logits)
+            self._penalise(logits, self._seen)
+        greedy = self._params.temperature == 0
+        token = int(logits.argmax()) if greedy else self._sampled(logits)
         if self._seen is not None:
             self._seen[token] = True
-        return token
+        if logprobs is None or told is None:
+            return Token(token)
+        return Token(token, float(logprobs[token]), _likeliest(logprobs, told))
 
-    def _penalised(self, logits: Tensor, seen: Tensor) -> Tensor:
+    def _penalise(self, logits: Numbers, seen: NDArray[np.bool_]) -> None:
         # Keskar et al. 2019 (CTRL), section 4.1, in the sign-aware form all libraries use.
-        penalty = self._params.repetition_penalty
-        pushed = torch.where(logits < 0, logits * penalty, logits / penalty)
-        return torch.where(seen, pushed, logits)
+        penalty = np.float32(self._params.repetition_penalty)
+        said = logits[seen]
+        logits[seen] = np.where(said < 0, said * penalty, said / penalty)
 
-    @staticmethod
-    def _greedy(logits: Tensor) -> int:
-        return int(logits.argmax())
-
-    def _sampled(self, logits: Tensor) -> int:
-        weights, ids = self._candidates(logits / self._params.temperature)
+    def _sampled(self, logits: Numbers) -> int:
+        scaled, ids = self._candidates(logits)
         self._place += 1
-        noise = _gumbel(self._seed, self._place, ids)
-        return int(ids[int((weights.double().log() + noise).argmax())])
+        return int(ids[(scaled + _gumbel(self._seed, self._place, ids)).argmax()])
 
-    def _candidates(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and ids of the tokens that top_k and top_p leave, most likely first."""
-        top_k, top_p = self._params.top_k, self._params.top_p
-        vocab = scaled.shape[0]
-        if 0 < top_k < vocab:
-            values, ids = scaled.topk(top_k)
-            return _nucleus(values.softmax(0), ids, top_p)
-        if top_p == 1:
-            return scaled.softmax(0), torch.arange(vocab)
-        normaliser = scaled.logsumexp(0)
+    def _candidates(self, logits: Numbers) -> tuple[Numbers, Ids]:
+        """Log weights and ids of the tokens that the parameters leave."""
+        params, vocab = self._params, len(logits)
+        temperature = np.float32(params.temperature)
+        if 0 < params.top_k < vocab:
+            ids = _largest(logits, params.top_k)  # the same at every temperature
+            values = logits[ids] / temperature
+            weights = np.exp(values - values[0])
+            return self._nucleus(values, ids, weights / weights.sum())
+        scaled = logits / temperature
+        if params.top_p < 1 or params.min_p > 0:
+            return self._growing(scaled)
+        if params.typical_p < 1:
+            return _typical(scaled, np.arange(vocab), params.typical_p)
+        return scaled, np.arange(vocab)
+
+    def _growing(self, scaled: Numbers) -> tuple[Numbers, Ids]:
+        """Sorts as few candidates as hold the nucleus; their weights are those among all."""
+        top_p, min_p, vocab = self._params.top_p, self._params.min_p, len(scaled)
+        highest = scaled.max()
+        total = np.exp(scaled - highest).sum()
         width = min(_FIRST_CANDIDATES, vocab)
         while True:
-            values, ids = scaled.topk(width)
-            weights = (values - normaliser).exp()
-            if width == vocab or weights.sum() >= top_p:
-                return _nucleus(weights, ids, top_p)
+            ids = _largest(scaled, width)
+            values = scaled[ids]
+            weights = np.exp(values - highest) / total
+            if width == vocab or weights.sum() >= top_p or weights[-1] < min_p * weights[0]:
+                return self._nucleus(values, ids, weights)
             width = min(width * 8, vocab)
 
+    def _nucleus(self, values: Numbers, ids: Ids, weights: Numbers) -> tuple[Numbers, Ids]:
+        """What top_p, min_p and typical_p leave of candidates sorted by weight; never nothing."""
+        params = self._params
+        kept = len(ids)
+        if params.top_p < 1:  # the fewest that together reach it
+            kept = int((weights.cumsum() - weights < params.top_p).sum())
+        if params.min_p > 0:
+            kept = min(kept, int((weights >= params.min_p * weights[0]).sum()))
+        kept = max(kept, 1)
+        if params.typical_p < 1:
+            return _typical(values[:kept], ids[:kept], params.typical_p)
+        return values[:kept], ids[:kept]
 
-def _nucleus(weights: Tensor, ids: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    """The fewest tokens that together reach `top_p` (Holtzman et al. 2020), never none."""
-    before = weights.cumsum(0) - weights
-    kept = max(1, int((before < top_p).sum()))
-    return weights[:kept], ids[:kept]
 
+def _largest(values: Numbers, count: int) -> Ids:
+    """Places of the largest values, the largest first.
 
-def _gumbel(seed: int, place: int, ids: Tensor) -> Tensor:
-    """Standard Gumbel numbers, one for each token id: float64, [len(ids)].
-
-    The finaliser of SplitMix64 (Steele et al. 2014) turns seed, place and id into 53 random bits.
+    A long row is cut into lanes first: the `count` largest are no smaller than the `count` largest
+    of the lanes' own maxima, and few values reach those.
     """
-    key = _wrapped(seed * 0x9E3779B97F4A7C15 + place * 0xD1B54A32D192ED03)
-    bits = ids.long() * _wrapped(0xBF58476D1CE4E5B9) + key
+    width = len(values) // _LANE
+    if count < width:
+        highest = values[: width * _LANE].reshape(_LANE, width).max(0)
+        places: Ids = np.flatnonzero(values >= np.partition(highest, -count)[-count])
+    else:
+        places = np.arange(len(values))
+    if count < len(places):
+        places = places[np.argpartition(values[places], -count)[-count:]]
+    return places[np.argsort(-values[places], kind="stable")]
+
+
+def _typical(values: Numbers, ids: Ids, typical_p: float) -> tuple[Numbers, Ids]:
+    """The fewest whose surprise is nearest to the expected one and that together reach the share.
+
+    Meister et al. 2022, "Locally Typical Sampling".
+    """
+    logprobs = _log_softmax(values)
+    weights = np.exp(logprobs)
+    expected = -(weights * logprobs).sum(where=weights > 0)
+    distance = np.abs(-logprobs - expected)
+    width = min(_FIRST_CANDIDATES, len(ids))
+    while True:
+        nearest = _largest(-distance, width)
+        before = weights[nearest].cumsum() - weights[nearest]
+        kept = max(1, int((before < typical_p).sum()))
+        if kept < width or width == len(ids):
+            return values[nearest[:kept]], ids[nearest[:kept]]
+        width = min(width * 8, len(ids))
+
+
+def _log_softmax(values: Numbers) -> Numbers:
+    shifted = values - values.max()
+    result: Numbers = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def _likeliest(logprobs: Numbers, count: int) -> tuple[LogProb, ...]:
+    if not count:
+        return ()
+    places = _largest(logprobs, count)
+    return tuple((int(place), float(logprobs[place])) for place in places)
+
+
+def _gumbel(seed: int, place: int, ids: Ids) -> Numbers:
+    """Standard Gumbel numbers, one for each token id.
+
+    The 32-bit finaliser of MurmurHash3 (Appleby 2011) turns id, seed and place into 23 random bits,
+    as many as make numbers between 0 and 1 that float32 holds exactly.
+    """
+    first, second = _words(seed, place)
+    bits = (ids.astype(np.uint32) * np.uint32(0x9E3779B1)) ^ first
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        bits = (bits ^ (bits >> np.uint32(shift))) * np.uint32(factor)
+    bits = (bits ^ second ^ (bits >> np.uint32(16))) * np.uint32(0x846CA68B)
+    bits ^= bits >> np.uint32(16)
+    uniform = ((bits >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) / np.float32(2**23)
+    result: Numbers = -np.log(-np.log(uniform))
+    return result
+
+
+def _words(seed: int, place: int) -> tuple[np.uint32, np.uint32]:
+    """Two words that depend on every bit of seed and place: SplitMix64 (Steele et al. 2014)."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + place * 0xD1B54A32D192ED03) % 2**64
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        bits = (bits ^ _shifted(bits, shift)) * _wrapped(factor)
-    bits = bits ^ _shifted(bits, 31)
-    uniform = (_shifted(bits, 11).double() + 0.5) / 2**53
-    return -torch.log(-torch.log(uniform))
-
-
-def _shifted(bits: Tensor, count: int) -> Tensor:
-    """A logical shift to the right; torch's own keeps the sign."""
-    return (bits >> count) & ((1 << (64 - count)) - 1)
-
-
-def _wrapped(number: int) -> int:
-    """The signed 64-bit integer with the same low bits."""
-    return (number + 2**63) % 2**64 - 2**63
+        mixed = (mixed ^ (mixed >> shift)) * factor % 2**64
+    mixed ^= mixed >> 31
+    return np.uint32(mixed >> 32), np.uint32(mixed % 2**32)

@@ -1,80 +1,152 @@
 """Who runs in the next step.
 
-Requests wait in line for a place; those with a place are sequences. Every step carries one token
-of each answer under way and, beside them, a bounded number of prompt tokens, so that a long
-prompt is read in portions and the others' answers go on meanwhile.
+Requests wait in line for a place; those with a place are sequences. Every step carries the tokens
+of each answer under way and, beside them, a bounded number of prompt tokens, so that a long prompt
+is read in portions and the others' answers go on meanwhile.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Generic
 
+from glm_backend.engine.batch import Stretch
 from glm_backend.engine.request import Generation
-from glm_backend.engine.runner import CacheT, Stretch
 from glm_backend.engine.sampler import Sampler
+from glm_backend.engine.speculation import Cost, PromptLookup
 
 
 @dataclass(slots=True, eq=False)
-class Sequence(Generic[CacheT]):
+class Sequence:
     """A request with a place in the batch: what the model has read, and what it reads next.
 
-    `pending` holds the token ids that are not in the cache yet: the rest of the prompt, or the
-    one token just chosen.
+    tokens: prompt and answer so far. known: how many of them are in the slot. lookup: guesses,
+    where the runner can take them back.
     """
 
     generation: Generation
-    cache: CacheT
+    slot: int
+    known: int
+    tokens: list[int]
     sampler: Sampler
-    pending: list[int]
-    prefilled: bool = False
+    lookup: PromptLookup | None
+
+    @property
+    def answering(self) -> bool:
+        """True once the prompt is read: what is not known is the token just chosen."""
+        return self.known >= len(self.generation.prompt_ids)
+
+    @property
+    def room(self) -> int:
+        """Tokens that the answer may still have."""
+        return self.generation.max_new_tokens - self.generation.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A sequence with its part of a step. draft: guesses behind the token just chosen."""
+
+    sequence: Sequence
+    stretch: Stretch
+    draft: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
-class Scheduler(Generic[CacheT]):
+class Scheduler:
     """The line and the batch. Plain bookkeeping, without threads or tensors."""
 
     max_running: int
     max_waiting: int
-    waiting: deque[Generation] = field(default_factory=deque)
-    running: list[Sequence[CacheT]] = field(default_factory=list)
+    waiting: list[Generation] = field(default_factory=list)
+    running: list[Sequence] = field(default_factory=list)
+    _turns: int = 0
+    _last_turn: dict[str, int] = field(default_factory=dict)  # of the clients that wait
 
     @property
     def idle(self) -> bool:
         """True when a step would have nothing to do."""
         return not self.waiting and all(s.generation.paused for s in self.running)
 
+    def enter(self, generation: Generation) -> None:
+        """Puts a request at the end of the line."""
+        self.waiting.append(generation)
+        self._number()
+
     def next_waiting(self) -> Generation | None:
-        """Takes the first in line, if there is a place for it."""
-        if self.waiting and len(self.running) < self.max_running:
-            return self.waiting.popleft()
-        return None
+        """Who is next, if there is a place; it stays in line until `leave`."""
+        if not self.waiting or len(self.running) >= self.max_running:
+            return None
+        return self._in_turn()[0]
 
-    def plan(self, prefill_tokens: int) -> list[tuple[Sequence[CacheT], Stretch[CacheT]]]:
-        """The stretches of the next step; at most `prefill_tokens` of them from prompts.
+    def leave(self, generation: Generation) -> None:
+        """Takes a request out of line; it was its client's turn."""
+        self.waiting.remove(generation)
+        generation.place = 0
+        self._turns += 1
+        self._last_turn[generation.client] = self._turns
+        clients = {waiting.client for waiting in self.waiting}
+        self._last_turn = {c: turn for c, turn in self._last_turn.items() if c in clients}
+        self._number()
 
-        Prompts are served in the order of arrival. At least one prompt token is taken whatever
-        the bound, so that nobody starves.
+    def _in_turn(self) -> list[Generation]:
+        """The line as it will be served, were nobody to come or go.
+
+        A client goes before those with more answers, counted with what they have before in line;
+        among equals, before those whose turn came later.
         """
-        planned = []
-        room = max(1, prefill_tokens)
-        for sequence in self.running:
-            if sequence.generation.paused:
-                continue
-            if sequence.prefilled:
-                planned.append((sequence, Stretch(sequence.pending, sequence.cache)))
-            elif room > 0:
-                portion = sequence.pending[:room]
-                room -= len(portion)
-                planned.append((sequence, Stretch(portion, sequence.cache)))
+        ahead = Counter(sequence.generation.client for sequence in self.running)
+        turns: list[tuple[int, int, int]] = []
+        for number, generation in enumerate(self.waiting):
+            client = generation.client
+            turns.append((ahead[client], self._last_turn.get(client, 0), number))
+            ahead[client] += 1
+        return [self.waiting[number] for _, _, number in sorted(turns)]
+
+    def plan(self, portion: int, cost: Cost) -> list[Planned]:
+        """The parts of the next step; at most `portion` tokens of them from prompts.
+
+        Prompts are read in the order of arrival. At least one prompt token is taken whatever the
+        portion, so that nobody starves.
+        """
+        active = [s for s in self.running if not s.generation.paused]
+        answering = [s for s in active if s.answering]
+        planned = [self._answer(s, len(answering), cost) for s in answering]
+        room = max(1, portion)
+        for sequence in active:
+            if not sequence.answering and room > 0:
+                planned.append(_prompt(sequence, room))
+                room -= len(planned[-1].stretch.token_ids)
         return planned
 
-    def remove_cancelled(self) -> list[Generation]:
+    def _answer(self, sequence: Sequence, rows: int, cost: Cost) -> Planned:
+        draft: list[int] = []
+        if sequence.lookup is not None:
+            draft = sequence.lookup.propose(sequence.room - 1, rows, cost)
+        token_ids = [*sequence.tokens[sequence.known :], *draft]
+        stretch = Stretch(
+            sequence.slot, sequence.known, token_ids, scored=len(token_ids), answering=True
+        )
+        return Planned(sequence, stretch, tuple(draft))
+
+    def remove_cancelled(self) -> tuple[list[Generation], list[Sequence]]:
         """Takes everyone who asked for the end out of line and batch."""
-        gone = [g for g in self.waiting if g.cancelled]
-        gone += [s.generation for s in self.running if s.generation.cancelled]
-        if gone:
-            self.waiting = deque(g for g in self.waiting if not g.cancelled)
-            self.running = [s for s in self.running if not s.generation.cancelled]
-        return gone
+        waiting = [g for g in self.waiting if g.cancelled]
+        for generation in waiting:
+            self.leave(generation)
+        running = [s for s in self.running if s.generation.cancelled]
+        for sequence in running:
+            self.running.remove(sequence)
+        return waiting, running
+
+    def _number(self) -> None:
+        for place, generation in enumerate(self._in_turn(), 1):
+            generation.place = place
+
+
+def _prompt(sequence: Sequence, room: int) -> Planned:
+    """The next portion of a prompt; its last token's logits are wanted when it is the end."""
+    token_ids = sequence.tokens[sequence.known : sequence.known + room]
+    complete = sequence.known + len(token_ids) == len(sequence.tokens)
+    return Planned(
+        sequence, Stretch(sequence.slot, sequence.known, token_ids, scored=int(complete))
+    )

@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING, Any
 from glm_backend.errors import CheckpointDamaged, ModelUnsupported, Phrase
 from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint
 from glm_backend.models.model import Quantization
-from glm_backend.models.quantization import is_quantizable, quantized_linear
-from glm_backend.models.row_quantization import RowQuantized, row_quantized_linear
+from glm_backend.models.quantization import (
+    QuantizedLinear,
+    QuantizedWeight,
+    is_quantizable,
+    quantized_int4,
+    quantized_int8,
+)
+from glm_backend.models.rotation import Rotation
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
 
 #: More than any published model has; a hostile config cannot keep the loader busy for ever.
 _MOST_LAYERS = 1000
+#: What reads the middle of a feed-forward block, where some numbers are much larger than the rest
+#: and nothing turns them: rounding them to 8 bits costs more than all other inputs together.
+_UNEVEN = ".down_proj"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +107,19 @@ def assemble(
     """
     module, names = _blueprint(checkpoint, placement, model)
     total = max(1, checkpoint.size_bytes)
-    for name, tensor in checkpoint.stream(lambda done: on_fraction(done / total)):
-        if name in names:
-            _check_finite(tensor, name, str(checkpoint.tensors[name].file))
-            _place(module, name, tensor, placement)
-    _tie(module, names, placement)
+    # Groups of columns keep INT4's small numbers, and weights that were in groups of 4 bits before.
+    turns = placement.quantization == "int8" and Rotation.takes(checkpoint)
+    rotation = Rotation(checkpoint) if turns else None
+    placed: set[str] = set()
+    for stored, weight in checkpoint.stream(lambda done: on_fraction(done / total)):
+        if stored in names:
+            _check_finite(weight, stored, str(checkpoint.tensors[stored].file))
+            pairs = rotation.turned(stored, weight) if rotation else [(stored, weight)]
+            for name, tensor in pairs:
+                through = rotation.through(name) if rotation else None
+                _place(module, name, tensor, placement, through)
+                placed.add(name)
+    _tie(module, placed, placement)
     _check_filled(module, str(checkpoint.folder / CONFIG_FILE))
     module.train(False)
     module.requires_grad_(False)
@@ -218,7 +235,7 @@ def _some(names: set[str]) -> str:
     return Phrase("{name} and {count} more", name=first, count=more) if more else first
 
 
-def _check_finite(tensor: torch.Tensor | RowQuantized, name: str, file: str) -> None:
+def _check_finite(tensor: torch.Tensor | QuantizedWeight, name: str, file: str) -> None:
     """One NaN makes every answer NaN; the smallest and largest value show it in one pass."""
     import torch
 
@@ -230,21 +247,28 @@ def _check_finite(tensor: torch.Tensor | RowQuantized, name: str, file: str) -> 
 
 
 def _place(
-    module: PreTrainedModel, name: str, tensor: torch.Tensor | RowQuantized, placement: Placement
+    module: PreTrainedModel,
+    name: str,
+    tensor: torch.Tensor | QuantizedWeight,
+    placement: Placement,
+    through: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> None:
-    """Puts one tensor where it belongs, quantised when it is the weight of a linear layer."""
+    """Puts one tensor where it belongs, quantised when it is the weight of a linear layer.
+
+    through: what becomes of its rows before.
+    """
     import torch
 
     path, _, leaf = name.rpartition(".")
     owner = module.get_submodule(path)
-    if isinstance(tensor, RowQuantized):
-        bias = owner._parameters["bias"]
-        layer = row_quantized_linear(tensor, bias, dtype=placement.dtype, device=placement.device)
-        _replace(module, path, layer)
+    if not isinstance(tensor, torch.Tensor):
+        weight = tensor.to(placement.device)
+        _replace(module, path, QuantizedLinear(weight, owner._parameters["bias"]))
         return
     if placement.quantization != "none" and leaf == "weight" and is_quantizable(owner):
-        _quantize(module, path, tensor, placement)
+        _quantize(module, path, tensor, placement, through)
         return
+    tensor = tensor if through is None else through(tensor)
     held = tensor.to(device=placement.device, dtype=placement.dtype)
     if leaf in owner._parameters:
         owner._parameters[leaf] = torch.nn.Parameter(held, requires_grad=False)
@@ -253,17 +277,27 @@ def _place(
 
 
 def _quantize(
-    module: PreTrainedModel, path: str, weight: torch.Tensor, placement: Placement
+    module: PreTrainedModel,
+    path: str,
+    weight: torch.Tensor,
+    placement: Placement,
+    through: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> None:
     """Replaces the linear layer at `path` by one with quantised weights.
 
     The output layer never goes below INT8: it decides between words, and in INT4 it alone would
     cost more accuracy than all other layers together (measured on the starter model).
     """
-    linear = module.get_submodule(path)
-    if linear is module.get_output_embeddings():  # type: ignore[no-untyped-call]
-        placement = replace(placement, quantization="int8")
-    _replace(module, path, quantized_linear(weight, linear._parameters["bias"], placement))
+    linear, kind = module.get_submodule(path), placement.quantization
+    is_head = linear is module.get_output_embeddings()  # type: ignore[no-untyped-call]
+    held: QuantizedWeight
+    if is_head or kind == "int8":
+        rows = weight.to(placement.device) if through is None else weight
+        int8 = replace(quantized_int8(rows, through), exact=is_head or path.endswith(_UNEVEN))
+        held = int8.to(placement.device)
+    else:
+        held = quantized_int4(weight.to(placement.device))
+    _replace(module, path, QuantizedLinear(held, linear._parameters["bias"]))
 
 
 def _replace(module: nn.Module, path: str, layer: nn.Module) -> None:

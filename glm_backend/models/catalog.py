@@ -1,6 +1,7 @@
 """The models one can pick by name, with what is known before anything is downloaded.
 
-Beside these, any folder on this machine is taken by its path.
+Beside these, any folder on this machine is taken by its path, and any repository of the hub by its
+name (owner/name).
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class CatalogEntry:
         return int(others * layer_bytes + head * (head_bytes + bytes_per_value))
 
 
+#: The authors' organisation on the hub, by its old and its new name.
+_AUTHORS = ("THUDM", "zai-org")
 _CHATGLM_LICENCE = "ChatGLM2-6B / ChatGLM3-6B model licence (commercial use after registration)"
 _GB = 10**9
 
@@ -113,6 +116,20 @@ CATALOG: dict[str, CatalogEntry] = {
         _chatglm("chatglm3-6b", "ChatGLM3-6B", "THUDM/chatglm3-6b", 8192, 12.49),
         _chatglm("chatglm3-6b-32k", "ChatGLM3-6B-32K", "THUDM/chatglm3-6b-32k", 32_768, 12.49),
         CatalogEntry(
+            id="chatglm-6b",
+            title="ChatGLM-6B",
+            repo="THUDM/chatglm-6b",
+            family="chatglm",
+            context_length=2048,
+            parameters=6_173_286_400,
+            embedding_parameters=130_528 * 4096,
+            tied_embedding=True,
+            download_bytes=int(13.4 * _GB),
+            kv_values_per_token=2 * 28 * 32 * 128,
+            licence="ChatGLM-6B model licence (commercial use after registration)",
+            languages=("zh", "en"),
+        ),
+        CatalogEntry(
             id="glm-4-9b-chat-hf",
             title="GLM-4-9B-Chat",
             repo="THUDM/glm-4-9b-chat-hf",
@@ -125,5 +142,39 @@ CATALOG: dict[str, CatalogEntry] = {
             licence="GLM-4 model licence",
             languages=("zh", "en"),
         ),
+        CatalogEntry(
+            id="glm-4-9b-0414",
+            title="GLM-4-9B-0414",
+            repo="zai-org/GLM-4-9B-0414",
+            family="glm4",
+            context_length=32_768,
+            parameters=9_400_279_040,
+            embedding_parameters=151_552 * 4096,
+            download_bytes=int(18.8 * _GB),
+            kv_values_per_token=2 * 40 * 2 * 128,
+            licence="MIT",
+            languages=("zh", "en"),
+        ),
+        CatalogEntry(
+            id="glm-edge-1.5b-chat",
+            title="GLM-Edge-1.5B-Chat",
+            repo="zai-org/glm-edge-1.5b-chat",
+            family="glm",
+            context_length=8192,
+            parameters=1_593_427_968,
+            embedding_parameters=59_264 * 2048,
+            download_bytes=int(3.2 * _GB),
+            kv_values_per_token=2 * 28 * 4 * 128,
+            licence="GLM-4 model licence",
+            languages=("zh", "en"),
+        ),
     )
 }
+
+
+def entry_of(source: str) -> CatalogEntry | None:
+    """The entry with this id, or with this hub repository; None for a folder or another one."""
+    owner, _, name = source.partition("/")
+    if owner in _AUTHORS and name:
+        return next((e for e in CATALOG.values() if e.repo.partition("/")[2] == name), None)
+    return CATALOG.get(source)

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glm_backend.errors import CheckpointDamaged, ModelUnsupported, Phrase
 from glm_backend.models.chatglm_family import MODEL_TYPE, Family, recognise, rope_ratio
-from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint
+from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint, OnBytes, Wanted, everything
 from glm_backend.models.ptuning import PREFIX_ENCODER
 from glm_backend.models.weight_files import TensorInfo
 
 if TYPE_CHECKING:
     import torch
 
-    from glm_backend.models.row_quantization import Bits, RowQuantized
+    from glm_backend.models.quantization import QuantizedWeight
+    from glm_backend.models.row_quantization import Bits
 
 #: Published name -> native name; {} is the number of a layer.
 _NAMES = {
@@ -104,10 +105,10 @@ class PublishedChatGLM(Checkpoint):
         return next(held, None)
 
     def stream(
-        self, on_bytes: Callable[[int], None]
-    ) -> Iterator[tuple[str, torch.Tensor | RowQuantized]]:
+        self, on_bytes: OnBytes, wanted: Wanted = everything
+    ) -> Iterator[tuple[str, torch.Tensor | QuantizedWeight]]:
         halves: dict[str, torch.Tensor] = {}  # integers and scales that wait for each other
-        for name, tensor in self.source.stored(on_bytes):
+        for name, tensor in self.source.stored(on_bytes, wanted):
             weight_name = name.removesuffix("_scale")
             if f"{weight_name}_scale" not in self.source.tensors:
                 yield from self._split(name, tensor)
@@ -118,15 +119,17 @@ class PublishedChatGLM(Checkpoint):
                 yield from self._split(weight_name, self._integers(weight_name, q, scale))
 
     def _split(
-        self, name: str, tensor: torch.Tensor | RowQuantized
-    ) -> Iterator[tuple[str, torch.Tensor | RowQuantized]]:
-        for native, rows in self.targets.get(name, ()):
-            yield native, tensor[rows]
-
-    def _integers(self, name: str, q: torch.Tensor, scale: torch.Tensor) -> RowQuantized:
+        self, name: str, tensor: torch.Tensor | QuantizedWeight
+    ) -> Iterator[tuple[str, torch.Tensor | QuantizedWeight]]:
         import torch
 
-        from glm_backend.models.row_quantization import RowQuantized
+        for native, rows in self.targets.get(name, ()):
+            yield native, tensor[rows] if isinstance(tensor, torch.Tensor) else tensor.part(rows)
+
+    def _integers(self, name: str, q: torch.Tensor, scale: torch.Tensor) -> QuantizedWeight:
+        import torch
+
+        from glm_backend.models.row_quantization import published_weight
 
         if q.dtype is not torch.int8 or not torch.isfinite(scale).all():
             reason = Phrase(
@@ -134,7 +137,7 @@ class PublishedChatGLM(Checkpoint):
             )
             raise CheckpointDamaged(file=str(self.source.tensors[name].file), reason=reason)
         assert self.bits is not None, "scales without quantization_bit were refused"
-        return RowQuantized(q, scale, self.bits)
+        return published_weight(q, scale, self.bits)
 
 
 def _is_used(name: str) -> bool:

@@ -19,7 +19,7 @@ _ROPE_BASE = 10_000.0
 #: DeepNorm's factor (Wang et al. 2022) for 28 layers; the authors' program never passes another
 #: number, so a model with fewer layers has the same one (measured).
 _ALPHA = (2 * 28) ** 0.5
-#: (layer, query, key, value), each [1, heads, tokens, head_dim] -> [1, tokens, heads, head_dim]
+#: (layer, query, key, value), each [tokens, heads, head_dim], which is what it gives too
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -54,7 +54,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor, rotate: Callable[[Tensor], Tensor], attend: Attend) -> Tensor:
         tokens, hidden = x.shape
         fused = self.query_key_value(x).view(tokens, self.heads, -1)  # each head: its q, k and v
-        query, key, value = (part.transpose(0, 1)[None] for part in fused.chunk(3, -1))
+        query, key, value = fused.chunk(3, -1)
         attended = attend(self.layer, rotate(query), rotate(key), value)
         return self.dense(attended.reshape(tokens, hidden))  # type: ignore[no-any-return]
 
@@ -145,10 +145,10 @@ class ChatGLM1(PreTrainedModel):
         # The authors keep the frequencies in fp16; 0.1 is 0.09998 there, and it shows in logits.
         frequencies = (_ROPE_BASE**-steps).half().float()
         angles = positions[..., None].float() * frequencies  # [2, tokens, width / 2]
-        angles = torch.cat([angles, angles], -1)
+        angles = torch.cat([angles, angles], -1)[:, :, None]  # one for all heads
         cos, sin = (table.to(self.dtype) for table in (angles.cos(), angles.sin()))
 
-        def rotate(x: Tensor) -> Tensor:  # [1, heads, tokens, head_dim]
+        def rotate(x: Tensor) -> Tensor:  # [tokens, heads, head_dim]
             halves = [_rotated(h, cos[i], sin[i]) for i, h in enumerate(x.chunk(2, -1))]
             return torch.cat(halves, -1)
 

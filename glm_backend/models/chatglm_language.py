@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from glm_backend.errors import CheckpointDamaged, Phrase
 from glm_backend.models.chatglm import PublishedChatGLM
-from glm_backend.models.chatglm_prompts import ChatGLM2Prompt, ChatGLM3Prompt
+from glm_backend.models.chatglm_prompts import ChatGLM1Prompt, ChatGLM2Prompt, ChatGLM3Prompt
+from glm_backend.models.ice_tokenizer import FILE as ICE_FILE
+from glm_backend.models.ice_tokenizer import IceTokenizer
 from glm_backend.models.model import PromptFormat, TextTokenizer
 from glm_backend.models.sentencepiece_tokenizer import FILE, SentencePieceTokenizer
 
@@ -29,13 +33,16 @@ Language = tuple[TextTokenizer | None, PromptFormat | None, frozenset[int]]
 
 
 def open_folder(checkpoint: PublishedChatGLM, *, vocab_size: int, name: str) -> Language:
-    """Reads tokenizer.model; (None, None, no ids) where the folder has none.
+    """Reads tokenizer.model or ice_text.model; (None, None, no ids) where the folder has none.
 
     Raises CheckpointDamaged for a file that is no tokenizer, or that of another model.
     """
-    path = checkpoint.folder / FILE
-    if checkpoint.family == "chatglm" or not path.is_file():
+    first = checkpoint.family == "chatglm"
+    path = checkpoint.folder / (ICE_FILE if first else FILE)
+    if not path.is_file():
         return None, None, frozenset()
+    if first:
+        return _first(path, checkpoint.config, name)
     tokenizer = open_tokenizer(path, checkpoint.family)
     if not tokenizer.pieces + len(_SPECIALS) <= vocab_size <= tokenizer.size + _MOST_PADDING:
         reason = Phrase(
@@ -48,3 +55,8 @@ def open_folder(checkpoint: PublishedChatGLM, *, vocab_size: int, name: str) -> 
         ends = frozenset(tokenizer.special_ids[end] for end in _ENDS)
         return tokenizer, ChatGLM3Prompt(tokenizer, name), ends
     return tokenizer, ChatGLM2Prompt(tokenizer, name), frozenset()
+
+
+def _first(path: Path, config: Mapping[str, Any], name: str) -> Language:
+    tokenizer = IceTokenizer.open(path, config)
+    return tokenizer, ChatGLM1Prompt(tokenizer, name), frozenset()

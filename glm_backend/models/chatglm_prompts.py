@@ -1,8 +1,9 @@
 """Conversations -> token ids, as the programs of the ChatGLM family write them.
 
-Text typed by people is encoded apart from control tokens, so nothing in it becomes one. ChatGLM2
-has no system prompt of its own: here it stands at the head of the first question, where the user
-of the original would have typed it, so that every prompt still begins as in training.
+Text typed by people is encoded apart from control tokens, so nothing in it becomes one. ChatGLM
+and ChatGLM2 have no system prompt of their own: here it stands at the head of the first question,
+where the user of the original would have typed it, so that every prompt still begins as in
+training.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from collections.abc import Sequence
 
 from glm_backend.errors import ModelUnsupported, Phrase
+from glm_backend.models.ice_tokenizer import IceTokenizer
 from glm_backend.models.model import Message
 from glm_backend.models.sentencepiece_tokenizer import SentencePieceTokenizer
 
@@ -70,6 +72,29 @@ def chatglm2_text(history: Sequence[tuple[str, str]], query: str) -> str:
         for i, (asked, answer) in enumerate(history, 1)
     )
     return f"{done}[Round {len(history) + 1}]\n\n问：{query}\n\n答："
+
+
+def chatglm1_text(history: Sequence[tuple[str, str]], query: str) -> str:
+    """The first ChatGLM's prompt as text: rounds count from 0, a first question stands alone."""
+    if not history:
+        return query
+    done = "".join(
+        f"[Round {i}]\n问：{asked}\n答：{answer}\n" for i, (asked, answer) in enumerate(history)
+    )
+    return f"{done}[Round {len(history)}]\n问：{query}\n答："
+
+
+class ChatGLM1Prompt:
+    """The whole text, then [gMASK] and <sop>, behind which the answer is written."""
+
+    def __init__(self, tokenizer: IceTokenizer, model: str) -> None:
+        self._tokenizer = tokenizer
+        self._model = model
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        text = chatglm1_text(*rounds(messages, model=self._model))
+        specials = self._tokenizer.special_ids
+        return [*self._tokenizer.encode(text), specials["[gMASK]"], specials["<sop>"]]
 
 
 class ChatGLM2Prompt:

@@ -18,6 +18,9 @@ from glm_backend.models.model import Detokenizer
 _TRAINING_TIME = ("[[训练时间]]", "2023年")
 _WIDE = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 _HAN = "[\u4e00-\u9fff]"
+_MARK = f"[{''.join(_WIDE)}]"
+#: A mark on either side of which a Chinese character stands.
+_NARROW = re.compile(f"(?<={_HAN}){_MARK}|{_MARK}(?={_HAN})")
 
 
 def chatglm2_answer(text: str) -> str:
@@ -25,21 +28,40 @@ def chatglm2_answer(text: str) -> str:
     return text.strip().replace(*_TRAINING_TIME)
 
 
-class AnswerDetokenizer:
-    """The same to an answer that comes token by token: what is given out stays as it is."""
+def chatglm1_answer(text: str) -> str:
+    """The first ChatGLM: the same, and punctuation beside a Chinese character becomes wide."""
+    return _widened(chatglm2_answer(text))
 
-    def __init__(self, detokenizer: Detokenizer) -> None:
+
+def _widened(text: str) -> str:
+    return _NARROW.sub(lambda mark: _WIDE[mark[0]], text)
+
+
+class AnswerDetokenizer:
+    """The same to an answer that comes token by token: what is given out stays as it is.
+
+    wide: whether it is an answer of the first ChatGLM. behind: the text that it carries on.
+    """
+
+    def __init__(self, detokenizer: Detokenizer, *, wide: bool = False, behind: str = "") -> None:
         self._detokenizer = detokenizer
+        self._wide = wide
         self._held = ""
-        self._begun = False
+        self._last = behind[-1:]
 
     def push(self, token_id: int) -> str:
-        """The characters that are certain; held back are spaces at the end and half a mark."""
+        """The characters that are certain.
+
+        Held back are spaces at the end, half a mark, and punctuation whose neighbour may widen it.
+        """
         self._hold(self._detokenizer.push(token_id))
         settled = len(self._held.rstrip())
         mark = _TRAINING_TIME[0]
         half = next((n for n in range(len(mark) - 1, 0, -1) if self._held.endswith(mark[:n])), 0)
-        return self._given(settled - half)
+        count = settled - half
+        if self._wide and self._held[:count].endswith(tuple(_WIDE)):
+            count -= 1
+        return self._given(count)
 
     def finish(self) -> str:
         self._hold(self._detokenizer.finish())
@@ -47,22 +69,16 @@ class AnswerDetokenizer:
 
     def _hold(self, text: str) -> None:
         self._held = (self._held + text).replace(*_TRAINING_TIME)
-        if not self._begun:
+        if not self._last:
             self._held = self._held.lstrip()
 
     def _given(self, count: int) -> str:
-        out, self._held = self._held[:count], self._held[count:]
-        self._begun = self._begun or bool(out)
-        return out
-
-
-def chatglm1_answer(text: str) -> str:
-    """The first ChatGLM: the same, and punctuation beside a Chinese character becomes wide."""
-    text = chatglm2_answer(text)
-    for narrow, wide in _WIDE.items():
-        text = re.sub(rf"({_HAN}){re.escape(narrow)}", rf"\1{wide}", text)
-        text = re.sub(rf"{re.escape(narrow)}({_HAN})", rf"{wide}\1", text)
-    return text
+        out, rest = self._held[:count], self._held[count:]
+        given = out
+        if self._wide:  # each mark sees the character before it, and the one behind it
+            given = _widened(self._last + out + rest[:1])[len(self._last) :][: len(out)]
+        self._held, self._last = rest, out[-1:] or self._last
+        return given
 
 
 def chatglm3_answer(

@@ -20,7 +20,7 @@ from glm_backend.models.weight_files import TensorInfo
 if TYPE_CHECKING:
     import torch
 
-    from glm_backend.models.row_quantization import RowQuantized
+    from glm_backend.models.quantization import QuantizedWeight
 
 CONFIG_FILE = "config.json"
 
@@ -31,6 +31,14 @@ _WEIGHTS = (
 )
 #: Keys that name code, or choose it. Keys that begin with "_" are transformers' own and go too.
 _HOSTILE_KEYS = {"auto_map", "attn_implementation", "experts_implementation", "custom_pipelines"}
+
+OnBytes = Callable[[int], None]
+Wanted = Callable[[TensorInfo], bool]
+
+
+def everything(info: TensorInfo) -> bool:
+    """For callers who want all tensors."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +84,24 @@ class Checkpoint:
         raise CheckpointDamaged(file=str(self.folder / CONFIG_FILE), reason=reason)
 
     def stream(
-        self, on_bytes: Callable[[int], None]
-    ) -> Iterator[tuple[str, torch.Tensor | RowQuantized]]:
-        """Every (name, tensor) once, on the CPU, file by file.
+        self, on_bytes: OnBytes, wanted: Wanted = everything
+    ) -> Iterator[tuple[str, torch.Tensor | QuantizedWeight]]:
+        """Every (name, tensor) that is `wanted` once, on the CPU, file by file.
 
         `on_bytes` is told how many bytes are done and may raise to stop. Weights that were stored
         as integers come whole, with their scales.
         """
-        yield from self.stored(on_bytes)
+        yield from self.stored(on_bytes, wanted)
 
-    def stored(self, on_bytes: Callable[[int], None]) -> Iterator[tuple[str, torch.Tensor]]:
+    def stored(self, on_bytes: OnBytes, wanted: Wanted) -> Iterator[tuple[str, torch.Tensor]]:
         """The same for what the files hold, tensor by tensor."""
         done = 0
-        for file in sorted({info.file for info in self.tensors.values()}):
-            infos = [(name, info) for name, info in self.tensors.items() if info.file == file]
+        for file in sorted({info.file for info in self.tensors.values() if wanted(info)}):
+            infos = [
+                (name, info)
+                for name, info in self.tensors.items()
+                if info.file == file and wanted(info)
+            ]
             for name, tensor in weight_files.tensors(file, infos):
                 yield name, tensor
                 done += self.tensors[name].size_bytes

@@ -24,7 +24,7 @@ from glm_backend.errors import Cancelled, DownloadFailed, GLMError, Phrase
 if TYPE_CHECKING:
     import httpx2
 
-_SUFFIXES = (".json", ".jinja", ".safetensors", ".bin", "tokenizer.model")
+_SUFFIXES = (".json", ".jinja", ".safetensors", ".bin", "tokenizer.model", "ice_text.model")
 _POLL_S = 0.2
 _CONNECT_S = 10.0
 _SILENCE_S = 30.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from glm_backend.errors import ModelMissing, ModelUnsupported, Phrase
 from glm_backend.models import chatglm_language
 from glm_backend.models.allocator import large_blocks_apart
-from glm_backend.models.catalog import CATALOG, STARTER, CatalogEntry
+from glm_backend.models.catalog import CATALOG, STARTER, entry_of
 from glm_backend.models.chatglm import PublishedChatGLM, is_published
 from glm_backend.models.checkpoint import Checkpoint
 from glm_backend.models.hub import download
+from glm_backend.models.memory import kv_values_per_token
 from glm_backend.models.model import (
     LoadedModel,
     Prefix,
@@ -42,6 +44,8 @@ Progress = Callable[[str, float], None]
 
 #: Taken where config.json does not say how long a context may be.
 _DEFAULT_CONTEXT = 2048
+#: A repository of the hub: owner/name, in the letters that the hub allows.
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 def _unheard(stage: str, fraction: float) -> None:
@@ -61,7 +65,7 @@ def load(
     on_progress: Progress = _unheard,
     hub_endpoint: str | None = None,
 ) -> LoadedModel:
-    """Loads a catalogue id or the path of a model folder.
+    """Loads a catalogue id, the path of a model folder, or a repository of the hub (owner/name).
 
     max_context: tokens, 0 takes the model's own limit. family: overrides what a ChatGLM folder is
     taken for. ptuning: folder of a trained prefix (p-tuning v2) for ChatGLM2 and ChatGLM3.
@@ -71,9 +75,12 @@ def load(
     and what `on_progress` raises.
     """
     from glm_backend.models.assembly import Placement, assemble
+    from glm_backend.models.kernel_choice import CHOICE
+    from glm_backend.models.kernel_choice import FILE as KERNELS_FILE
     from glm_backend.models.quantization import weight_bytes
 
-    entry = CATALOG.get(source)
+    CHOICE.remember_in(model_dir / KERNELS_FILE)
+    entry = entry_of(source)
     checkpoint = prepare(
         source,
         family=family,
@@ -82,7 +89,7 @@ def load(
         hub_endpoint=hub_endpoint,
     )
     folder = checkpoint.folder
-    name = entry.title if entry else folder.name
+    name = entry.title if entry else source if is_repository(source) else folder.name
     target = resolve_device(device, model=name)
     placement = Placement(quantization, resolve_dtype(dtype, target), target)
     stage = "reading" if quantization == "none" else "quantizing"
@@ -110,6 +117,7 @@ def load(
         dtype=placement.dtype,
         device=target,
         memory_bytes=weight_bytes(module),
+        kv_bytes_per_token=kv_values_per_token(checkpoint.config) * placement.dtype.itemsize,
         english_first=entry.english_first if entry else False,
         prefix=prefix,
     )
@@ -132,24 +140,30 @@ def prepare(
     from glm_backend.models.assembly import check
 
     refuse_hopeless(source, model_dir=model_dir)
-    entry = CATALOG.get(source)
-    folder = local_folder(source, model_dir=model_dir)
-    if folder is None:
-        assert entry is not None, "what is neither listed nor a folder was refused above"
-        folder = _bring(entry, model_dir, on_progress, hub_endpoint)
+    entry = entry_of(source)
     name = entry.title if entry else source
-    checkpoint = _understood(Checkpoint.open(folder, model=source), name, family)
+    folder = local_folder(source, model_dir=model_dir)
+    if folder is None and entry is STARTER:
+        folder = ensure_starter(model_dir, on_progress)
+    elif folder is None:
+        folder, repo = _kept(source, model_dir), entry.repo if entry else source
+        download(repo, folder, model=name, on_progress=on_progress, endpoint=hub_endpoint)
+    checkpoint = open_checkpoint(folder, model=name, family=family)
     check(checkpoint, model=name)
     return checkpoint
 
 
-def _understood(checkpoint: Checkpoint, name: str, family: str | None) -> Checkpoint:
-    """A published ChatGLM folder under native names; every other as it is."""
+def open_checkpoint(folder: Path, *, model: str, family: str | None = None) -> Checkpoint:
+    """A published ChatGLM folder under native names, every other as it is; weights unread.
+
+    Raises ModelError.
+    """
+    checkpoint = Checkpoint.open(folder, model=model)
     if is_published(checkpoint):
-        return PublishedChatGLM.translate(checkpoint, model=name, family=family)
+        return PublishedChatGLM.translate(checkpoint, model=model, family=family)
     if family not in (None, checkpoint.family):
         raise ModelUnsupported(
-            model=name,
+            model=model,
             reason=Phrase(
                 "it cannot be {family!r}: its config.json says {found!r}",
                 family=family,
@@ -196,34 +210,45 @@ def published_quantization(checkpoint: Checkpoint) -> Quantization | None:
     return None if bits is None else "int8" if bits == 8 else "int4"
 
 
-def _bring(
-    entry: CatalogEntry, model_dir: Path, on_progress: Progress, hub_endpoint: str | None
-) -> Path:
-    if entry is STARTER:
-        return ensure_starter(model_dir, on_progress)
-    folder = model_dir / entry.id
-    download(entry.repo, folder, model=entry.title, on_progress=on_progress, endpoint=hub_endpoint)
-    return folder
-
-
 def refuse_hopeless(source: str, *, model_dir: Path) -> None:
     """Raises at once for what can never be loaded: ModelMissing."""
-    if source not in CATALOG and local_folder(source, model_dir=model_dir) is None:
+    known = entry_of(source) is not None or is_repository(source)
+    if not known and local_folder(source, model_dir=model_dir) is None:
         raise _nothing_at(source)
+
+
+def is_repository(source: str) -> bool:
+    """Whether `source` is written like a repository of the hub, and no folder of that name is."""
+    return bool(_REPOSITORY.fullmatch(source)) and not _is_dir(Path(source))
 
 
 def local_folder(source: str, *, model_dir: Path) -> Path | None:
     """The folder of `source` where it is on this machine already, else None."""
-    folder = model_dir / source if source in CATALOG else Path(source).expanduser()
+    places = [_kept(source, model_dir)] if entry_of(source) or is_repository(source) else []
+    if source not in CATALOG:
+        places.insert(0, Path(source).expanduser())
+    return next((folder for folder in places if _is_dir(folder)), None)
+
+
+def _kept(source: str, model_dir: Path) -> Path:
+    """Where what was downloaded or converted is kept."""
+    entry = entry_of(source)
+    return model_dir / (entry.id if entry else source.replace("/", "--"))
+
+
+def _is_dir(folder: Path) -> bool:
     try:
-        return folder if folder.is_dir() else None
+        return folder.is_dir()
     except (OSError, ValueError):  # a name that no file can have
-        return None
+        return False
 
 
 def _nothing_at(source: str) -> ModelMissing:
     names = ", ".join(CATALOG)
-    remedy = Phrase("Name a folder on this machine, or one of: {names}.", names=names)
+    remedy = Phrase(
+        "Name a folder on this machine, a repository of the hub (owner/name), or one of: {names}.",
+        names=names,
+    )
     return ModelMissing(model=source, where=source, remedy=remedy)
 
 

@@ -19,8 +19,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from glm_backend.errors import Cancelled, GLMError, InternalError, ModelError, ModelNotReady, Phrase
 from glm_backend.models import allocator, loader
-from glm_backend.models.catalog import CATALOG
-from glm_backend.models.checkpoint import Checkpoint
+from glm_backend.models.catalog import entry_of
 from glm_backend.models.loader import Dtype
 from glm_backend.models.memory import (
     MemoryEstimate,
@@ -52,13 +51,19 @@ R = TypeVar("R", bound=Runtime)
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """What to load: a catalogue id or a folder, and how. max_context in tokens, 0 for all."""
+    """What to load: a catalogue id, a folder or a hub repository, and how.
+
+    max_context in tokens, 0 for all. family: overrides what a ChatGLM folder is taken for. ptuning:
+    folder of a trained prefix; both empty as a rule.
+    """
 
     model: str
     quantization: Quantization = "none"
     device: str = "auto"
     dtype: Dtype = "auto"
     max_context: int = 0
+    family: str = ""
+    ptuning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +199,12 @@ class ModelManager(Generic[R]):
         needed: int | None = None
         if (folder := loader.local_folder(request.model, model_dir=self._model_dir)) is not None:
             needed = needed_by_checkpoint(
-                Checkpoint.open(folder, model=request.model),
+                loader.open_checkpoint(folder, model=request.model, family=request.family or None),
                 request.quantization,
                 bytes_per_value=size,
                 max_context=request.max_context,
             )
-        elif entry := CATALOG.get(request.model):
+        elif entry := entry_of(request.model):
             needed = needed_by_entry(
                 entry,
                 request.quantization,
@@ -233,6 +238,7 @@ class ModelManager(Generic[R]):
         self.estimate(request).require(request.model)
         loader.prepare(
             request.model,
+            family=request.family or None,
             model_dir=self._model_dir,
             on_progress=lambda stage, done: self._progress(job, stage, done),
             hub_endpoint=self._hub_endpoint,
@@ -247,6 +253,8 @@ class ModelManager(Generic[R]):
             dtype=request.dtype,
             device=request.device,
             max_context=request.max_context,
+            family=request.family or None,
+            ptuning=request.ptuning or None,
             model_dir=self._model_dir,
             on_progress=lambda stage, done: self._progress(job, stage, done),
             hub_endpoint=self._hub_endpoint,

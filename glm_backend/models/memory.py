@@ -91,7 +91,7 @@ def needed_by_checkpoint(
             weights += values * _tied_head_bytes(quantization, bytes_per_value)
     limit = _number(checkpoint.config, "max_position_embeddings") or max_context
     context = min(max_context or limit, limit)
-    cache = _kv_values_per_token(checkpoint.config) * context * bytes_per_value
+    cache = kv_values_per_token(checkpoint.config) * context * bytes_per_value
     return int(weights) + cache + _WORKING_BYTES
 
 
@@ -102,7 +102,8 @@ def _tied_head_bytes(quantization: Quantization, bytes_per_value: int) -> float:
     return 4 if bytes_per_value == 4 else 0  # laid out for the CPU's float32 kernel
 
 
-def _kv_values_per_token(config: Mapping[str, Any]) -> int:
+def kv_values_per_token(config: Mapping[str, Any]) -> int:
+    """Numbers that the keys and values of one token are; 0 where config.json does not say."""
     heads = _number(config, "num_attention_heads") or 1
     head_dim = _number(config, "head_dim") or _number(config, "hidden_size") // heads
     groups = _number(config, "num_key_value_heads") or heads

@@ -65,6 +65,7 @@ class LoadedModel:
 
     context_length: tokens of prompt and answer together. eos_ids: any of them ends an answer.
     vocab_size: width of the logits. memory_bytes: bytes of the weights as held, counted.
+    kv_bytes_per_token: of its keys and values in all layers, 0 where that is not known.
     tokenizer and prompt_format are None where the folder has no tokenizer. recognised: why it is
     taken for its family, for people. prefix: keys and values of each layer that stand before every
     conversation (p-tuning), [kv_heads, rows, head_dim]; mostly none.
@@ -84,6 +85,7 @@ class LoadedModel:
     dtype: torch.dtype
     device: torch.device
     memory_bytes: int
+    kv_bytes_per_token: int
     english_first: bool
     prefix: Prefix = ()
 
@@ -93,21 +95,12 @@ class LoadedModel:
         Raises ModelUnsupported when the folder has no tokenizer or no chat template, or when the
         template refuses the conversation.
         """
-        if self.prompt_format is None and self.family == "chatglm":
-            raise ModelUnsupported(
-                model=self.name,
-                reason=Phrase(
-                    "the first ChatGLM-6B takes token ids only, because its tokenizer "
-                    "(ice_text.model) is not read"
-                ),
-                remedy=Phrase("Choose ChatGLM2-6B or ChatGLM3-6B to chat."),
-            )
         if self.prompt_format is None:
             raise ModelUnsupported(
                 model=self.name,
                 reason=Phrase(
-                    "its folder has no tokenizer.json (ChatGLM: tokenizer.model), "
-                    "so text cannot be turned into tokens"
+                    "its folder has no tokenizer.json (ChatGLM: tokenizer.model or "
+                    "ice_text.model), so text cannot be turned into tokens"
                 ),
                 remedy=Phrase("Add the model's own file to the folder and load it again."),
             )

@@ -1,39 +1,263 @@
-"""Weight-only INT8 and INT4 for linear layers.
+"""Weights in 8 and 4 bits: the forms they are kept in, and a linear layer that holds one.
 
-INT8 keeps one scale a row, INT4 a scale and a zero point for each group of 32 columns. On CPUs
-where torch has a fast and exact kernel that kernel runs; elsewhere (CUDA, other CPUs) the packed
-weights are widened to the activation's precision at each call. Knows nothing of models: a weight
-goes in, a module that acts like nn.Linear comes out.
+Three forms: INT8 with a scale a row; INT4 in groups of columns, each with a scale and a zero; and
+the INT4 that the authors of ChatGLM publish, with a scale a row (row_quantization.py). A layer
+computes by itself on every device, by widening its weights at each call; `packed` lays several of
+them out for the kernel that is fastest here (int8_kernels.py, int4_kernels.py). Knows nothing of
+models.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glm_backend.models.model import Quantization
-
-if TYPE_CHECKING:
-
-    class Target(Protocol):
-        """What is asked for; `assembly.Placement` is one."""
-
-        @property
-        def quantization(self) -> Quantization: ...
-        @property
-        def dtype(self) -> torch.dtype: ...
-        @property
-        def device(self) -> torch.device: ...
-
-
-INT4_GROUP = 32
 SMALLEST_SCALE = 1e-8
 #: Rows quantised at a time: their float32 copies stay in the cache, which halves the time.
 _ROWS_AT_ONCE = 128
+#: Rows widened at a time where no kernel fits.
+_WIDENED_AT_ONCE = 256
+#: Columns that share a scale and a zero. Few keep more accuracy; where a layer is so large that
+#: reading it is what takes the time, many are read faster (docs/performance.md).
+_SMALL_GROUP, _LARGE_GROUP = 32, 128
+_LARGE_COLUMNS = 2048
+
+
+class QuantizedWeight(Protocol):
+    """A matrix [rows, columns] in few bits."""
+
+    kind: ClassVar[str]
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def columns(self) -> int: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it is made of, by name."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
+        ...
+
+    def part(self, rows: slice | Tensor) -> Self:
+        """Some of the rows, or all in another order; they are independent of each other."""
+        ...
+
+    def joined(self, others: Sequence[Self]) -> Self:
+        """One matrix with the rows of all of them."""
+        ...
+
+    def dense(self, rows: slice) -> Tensor:
+        """Some of the rows as numbers: float32 [rows, columns]."""
+        ...
+
+    def kernel(self, bias: Tensor | None) -> Kernel | None:
+        """What multiplies by it fastest on its device; None where nothing beats widening it."""
+        ...
+
+
+class Kernel(nn.Module):
+    """A linear layer whose weight lies as one operation reads it. nbytes: what that takes."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, weight: QuantizedWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.rows, weight.columns
+        self.register_parameter("bias", frozen(bias))
+        self.nbytes = sum(tensor.nbytes for tensor in weight.tensors().values())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out], in the same type."""
+        y = self.multiply(x.reshape(-1, self.in_features))
+        return y.view(*x.shape[:-1], self.out_features)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """[rows, in] -> [rows, out], in the same type."""
+        y = self.product(x)
+        if self.bias is not None:
+            y += self.bias
+        return y.to(x.dtype)
+
+    def product(self, x: Tensor) -> Tensor:
+        """x @ weight.T; [rows, in] -> a new [rows, out]."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Weight:
+    """weight = scale[row] * q. q: int8 [rows, columns]; scale: float32 [rows].
+
+    exact: activations are not to be rounded to 8 bits (published weights, and uneven activations).
+    """
+
+    kind: ClassVar[str] = "int8"
+    q: Tensor
+    scale: Tensor
+    exact: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.q.shape[0]
+
+    @property
+    def columns(self) -> int:
+        return self.q.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"q": self.q, "scale": self.scale}
+
+    def to(self, device: torch.device) -> Int8Weight:
+        return Int8Weight(self.q.to(device), self.scale.to(device), self.exact)
+
+    def part(self, rows: slice | Tensor) -> Int8Weight:
+        return Int8Weight(self.q[rows], self.scale[rows], self.exact)
+
+    def joined(self, others: Sequence[Int8Weight]) -> Int8Weight:
+        if not others:
+            return self
+        parts = (self, *others)
+        q, scale = torch.cat([p.q for p in parts]), torch.cat([p.scale for p in parts])
+        return Int8Weight(q, scale, self.exact)
+
+    def dense(self, rows: slice) -> Tensor:
+        return self.q[rows].float() * self.scale[rows, None]
+
+    def kernel(self, bias: Tensor | None) -> Kernel | None:
+        from glm_backend.models.int8_kernels import int8_kernel
+
+        return int8_kernel(self, bias)
+
+
+@dataclass(frozen=True, slots=True)
+class Int4Weight:
+    """q from 0 to 15, with a scale and a zero for each group of columns of a row.
+
+    packed: uint8 [rows, padded columns / 2], the even column in the lower half of a byte. Large
+    groups: weight = (q - zero) * scale; scale: float16, zero: uint8 [rows, groups]. Small groups:
+    weight = (q - 8) * scale + zero, both bfloat16, so that weights which were four bits with an
+    offset before lose next to nothing. The columns are padded to whole groups.
+    """
+
+    kind: ClassVar[str] = "int4"
+    packed: Tensor
+    scale: Tensor
+    zero: Tensor
+    columns: int
+
+    @property
+    def rows(self) -> int:
+        return self.packed.shape[0]
+
+    @property
+    def group(self) -> int:
+        """Columns of one group."""
+        return self.packed.shape[1] * 2 // self.scale.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"packed": self.packed, "scale": self.scale, "zero": self.zero}
+
+    def to(self, device: torch.device) -> Int4Weight:
+        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return Int4Weight(**moved, columns=self.columns)
+
+    def part(self, rows: slice | Tensor) -> Int4Weight:
+        return Int4Weight(self.packed[rows], self.scale[rows], self.zero[rows], self.columns)
+
+    def joined(self, others: Sequence[Int4Weight]) -> Int4Weight:
+        if not others:
+            return self
+        parts = (self, *others)
+        packed, scale, zero = (
+            torch.cat([getattr(p, name) for p in parts]) for name in ("packed", "scale", "zero")
+        )
+        return Int4Weight(packed, scale, zero, self.columns)
+
+    def levels(self, rows: slice) -> Tensor:
+        """q: uint8 [rows, padded columns]."""
+        packed = self.packed[rows]
+        return torch.stack([packed & 15, packed >> 4], -1).flatten(1)
+
+    @property
+    def middle(self) -> Tensor:
+        """The weight that q = 8 stands for: float32 [rows, groups]."""
+        if self.zero.dtype is torch.uint8:
+            return (8 - self.zero.float()) * self.scale.float()
+        return self.zero.float()
+
+    def dense(self, rows: slice) -> Tensor:
+        q = self.levels(rows).float().view(len(self.packed[rows]), -1, self.group)
+        wide = (q - 8) * self.scale[rows, :, None].float() + self.middle[rows, :, None]
+        return wide.flatten(1)[:, : self.columns]
+
+    def kernel(self, bias: Tensor | None) -> Kernel | None:
+        from glm_backend.models.int4_kernels import int4_kernel
+
+        return int4_kernel(self, bias)
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer whose weight is in few bits: [..., in] -> [..., out], in the same type."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, weight: QuantizedWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight: QuantizedWeight | None = weight
+        self.out_features, self.in_features = weight.rows, weight.columns
+        for name, tensor in weight.tensors().items():
+            self.register_buffer(f"weight_{name}", tensor)
+        self.register_parameter("bias", frozen(bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return WidenedLinear(self._held(), self.bias)(x)  # type: ignore[no-any-return]
+
+    def packed(self, *others: QuantizedLinear, order: Tensor | None = None) -> Kernel:
+        """One layer in the place of this one and of `others`, as its kernel reads it fastest.
+
+        They let go of their weights. order: the rows of all in the order in which they are wanted.
+        """
+        layers = (self, *others)
+        weight = self._held().joined([layer._held() for layer in others])
+        bias = joined_bias(layers)
+        if order is not None:
+            weight, bias = weight.part(order), None if bias is None else bias[order]
+        for layer in layers:
+            layer.let_go()
+        return weight.kernel(bias) or WidenedLinear(weight, bias)
+
+    def let_go(self) -> None:
+        """Gives up the weight: a kernel holds it in another layout."""
+        self.weight = None
+        for name in list(self._buffers):
+            del self._buffers[name]
+
+    def _held(self) -> QuantizedWeight:
+        assert self.weight is not None, "it was packed; its kernel computes"
+        return self.weight
+
+
+class WidenedLinear(Kernel):
+    """Widens the weights block by block at each call: right everywhere, fast nowhere."""
+
+    def __init__(self, weight: QuantizedWeight, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
+        self._weight = weight
+
+    def product(self, x: Tensor) -> Tensor:
+        blocks = [
+            F.linear(x, self._weight.dense(slice(i, i + _WIDENED_AT_ONCE)).to(x.dtype))
+            for i in range(0, self.out_features, _WIDENED_AT_ONCE)
+        ]
+        return torch.cat(blocks, -1)
 
 
 def is_quantizable(module: nn.Module) -> bool:
@@ -41,202 +265,87 @@ def is_quantizable(module: nn.Module) -> bool:
     return type(module) is nn.Linear
 
 
-def quantized_linear(weight: Tensor, bias: Tensor | None, target: Target) -> nn.Module:
-    """A layer that computes x @ weight.T + bias from a quantised copy of `weight`.
-
-    weight: [out, in], any float type. bias: [out], may still be on the meta device. The layer
-    takes x of [..., in] and returns [..., out] in x's type.
-    """
-    if target.quantization == "int8":
-        return _int8_linear(weight, bias, target.device)
-    return _int4_linear(weight, bias, target.device)
-
-
-def _int8_linear(weight: Tensor, bias: Tensor | None, device: torch.device) -> nn.Module:
-    q = torch.empty(weight.shape, dtype=torch.int8)
-    scale = torch.empty(weight.shape[0])
+def quantized_int8(weight: Tensor, through: Callable[[Tensor], Tensor] | None = None) -> Int8Weight:
+    """One scale a row: scale = absmax / 127. through: what becomes of rows before."""
+    q = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scale = torch.empty(weight.shape[0], device=weight.device)
     for rows in _row_blocks(weight):
-        q[rows], scale[rows] = rowwise_int8(weight[rows].float())
-    if device.type == "cpu" and int8_kernel_is_exact():
-        return OneDnnInt8Linear(q, scale, bias)
-    return PortableInt8Linear(q.to(device), scale.to(device), bias)
+        wide = weight[rows].float() if through is None else through(weight[rows])
+        scale[rows] = wide.abs().amax(1).clamp(min=SMALLEST_SCALE) / 127
+        q[rows] = torch.round(wide / scale[rows, None]).to(torch.int8)
+    return Int8Weight(q, scale)
 
 
-def _int4_linear(weight: Tensor, bias: Tensor | None, device: torch.device) -> nn.Module:
+def quantized_int4(weight: Tensor, group: int | None = None) -> Int4Weight:
+    """Groups of 128 columns for large layers whose width is a multiple of that, else of 32."""
     rows, columns = weight.shape
-    padded = -(-columns // INT4_GROUP) * INT4_GROUP
-    q = torch.empty(rows, padded, dtype=torch.uint8)
-    scale_zero = torch.empty(rows, padded // INT4_GROUP, 2, dtype=torch.bfloat16)
+    if group is None:
+        large = columns >= _LARGE_COLUMNS and columns % _LARGE_GROUP == 0
+        group = _LARGE_GROUP if large else _SMALL_GROUP
+    groups = -(-columns // group)
+    whole = group == _LARGE_GROUP
+    device = weight.device
+    packed = torch.empty(rows, groups * group // 2, dtype=torch.uint8, device=device)
+    scale = torch.empty(
+        rows, groups, dtype=torch.float16 if whole else torch.bfloat16, device=device
+    )
+    zero = torch.empty(rows, groups, dtype=torch.uint8 if whole else torch.bfloat16, device=device)
     for block in _row_blocks(weight):
-        wide = F.pad(weight[block].float(), (0, padded - columns))
-        q[block], scale_zero[block] = groupwise_int4(wide)
-    if device.type == "cpu" and rows % 16 == 0 and int4_kernel_is_exact():
-        return PackedInt4Linear(q, scale_zero, bias, columns)
-    return PortableInt4Linear(q.to(device), scale_zero.to(device), bias, columns)
+        wide = F.pad(weight[block].float(), (0, groups * group - columns)).view(-1, groups, group)
+        q, scale[block], zero[block] = groupwise_int4(wide, whole_zeros=whole)
+        packed[block] = q[:, ::2] | (q[:, 1::2] << 4)
+    return Int4Weight(packed, scale, zero, columns)
+
+
+def groupwise_int4(groups: Tensor, *, whole_zeros: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """float32 [rows, groups, group] -> q uint8 [rows, columns], scale and zero [rows, groups].
+
+    The values are rounded with scale and zero as stored, so that their own rounding costs no
+    accuracy a second time. Zeros that are whole ask for a range that holds zero itself.
+    """
+    low, high = groups.amin(2), groups.amax(2)
+    if whole_zeros:
+        low, high = low.clamp(max=0), high.clamp(min=0)
+        scale = ((high - low) / 15).clamp(min=2**-14).half()  # below it float16 has fewer digits
+        zero = torch.round(-low / scale.float()).clamp(0, 15).to(torch.uint8)
+        middle = (8 - zero.float()) * scale.float()
+    else:
+        scale = ((high - low) / 15).clamp(min=SMALLEST_SCALE).bfloat16()
+        zero = (low + 8 * scale.float()).bfloat16()
+        middle = zero.float()
+    steps = (groups - middle[..., None]) / scale.float()[..., None]
+    q = torch.round(steps + 8).clamp(0, 15)
+    return q.to(torch.uint8).flatten(1), scale, zero
 
 
 def _row_blocks(weight: Tensor) -> list[slice]:
     return [slice(i, i + _ROWS_AT_ONCE) for i in range(0, weight.shape[0], _ROWS_AT_ONCE)]
 
 
-def rowwise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """float [N, K] -> int8 [N, K] and scale [N], weight = q * scale."""
-    scale = weight.abs().amax(1).clamp(min=SMALLEST_SCALE) / 127
-    return torch.round(weight / scale[:, None]).to(torch.int8), scale
-
-
-def groupwise_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """float [N, K] -> uint8 [N, K] of 0..15 and bf16 [N, K / 32, 2] of (scale, zero).
-
-    weight = (q - 8) * scale + zero. The values are rounded with the scales as stored, so that
-    their rounding to bf16 costs no accuracy a second time.
-    """
-    groups = weight.view(weight.shape[0], -1, INT4_GROUP)
-    low, high = groups.amin(2), groups.amax(2)
-    scale = ((high - low) / 15).clamp(min=SMALLEST_SCALE).bfloat16()
-    zero = (low + 8 * scale.float()).bfloat16()
-    steps = (groups - zero.float()[..., None]) / scale.float()[..., None]
-    q = torch.round(steps + 8).clamp(0, 15).to(torch.uint8).view_as(weight)
-    return q, torch.stack([scale, zero], -1)
-
-
-class OneDnnInt8Linear(nn.Module):
-    """oneDNN's u8 x s8 product. A row's result is bit-equal alone and in any company.
-
-    The kernel takes one scale for the whole call, so each row is divided by its own largest value
-    first; integers then add up the same whatever rows stand beside it.
-    """
-
-    packed: Tensor
-    bias: nn.Parameter | None
-
-    def __init__(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.out_features, self.in_features = q.shape
-        self.register_buffer("packed", torch.ops.onednn.qlinear_prepack(q, None))
-        self.register_buffer("scale", scale)
-        self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.int64))
-        self.register_parameter("bias", frozen(bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, self.in_features).float()  # [rows, in]
-        absmax = rows.abs().amax(1, keepdim=True).clamp(min=SMALLEST_SCALE)
-        y = self.product(torch.round(rows / absmax * 127))
-        return finished(y.mul_(absmax), x, self.bias)
-
-    def product(self, levels: Tensor) -> Tensor:
-        """(levels / 127) @ weight.T; levels: [rows, in], whole numbers from -127 to 127."""
-        y: Tensor = torch.ops.onednn.qlinear_pointwise(
-            levels.add(128).to(torch.uint8), 1 / 127, 128, self.packed, self.scale, self.zeros,
-            None, 1.0, 0, torch.float32, "none", [], "none",
-        )  # fmt: skip
-        return y
-
-
-class PortableInt8Linear(nn.Module):
-    """Widens the weights at each call: correct on every device, fast on none."""
-
-    q: Tensor
-    scale: Tensor
-    bias: nn.Parameter | None
-
-    def __init__(self, q: Tensor, scale: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.out_features, self.in_features = q.shape
-        self.register_buffer("q", q)
-        self.register_buffer("scale", scale)
-        self.register_parameter("bias", frozen(bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.q.to(x.dtype)).float() * self.scale
-        return finished(y, x, self.bias)
-
-
-class PackedInt4Linear(nn.Module):
-    """torch's int4 product for CPUs. It computes in bf16."""
-
-    packed: Tensor
-    scale_zero: Tensor
-    bias: nn.Parameter | None
-
-    def __init__(self, q: Tensor, scale_zero: Tensor, bias: Tensor | None, columns: int) -> None:
-        super().__init__()
-        self.out_features, self.in_features = q.shape[0], columns
-        self.padding = q.shape[1] - columns
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.to(torch.int32), 1)
-        self.register_buffer("packed", packed)
-        # [groups, out, 2], as the kernel reads it
-        self.register_buffer("scale_zero", scale_zero.transpose(0, 1).contiguous())
-        self.register_parameter("bias", frozen(bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = F.pad(x.reshape(-1, self.in_features).bfloat16(), (0, self.padding))
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            rows, self.packed, INT4_GROUP, self.scale_zero
-        )
-        return finished(y, x, self.bias)
-
-
-class PortableInt4Linear(nn.Module):
-    """Two weights a byte (even column high), widened at each call."""
-
-    packed: Tensor
-    scale_zero: Tensor
-    bias: nn.Parameter | None
-
-    def __init__(self, q: Tensor, scale_zero: Tensor, bias: Tensor | None, columns: int) -> None:
-        super().__init__()
-        self.out_features, self.in_features = q.shape[0], columns
-        self.register_buffer("packed", (q[:, ::2] << 4) | q[:, 1::2])
-        self.register_buffer("scale_zero", scale_zero)
-        self.register_parameter("bias", frozen(bias))
-
-    def weight(self, dtype: torch.dtype) -> Tensor:
-        """The dequantised weights [out, in]."""
-        q = torch.stack([self.packed >> 4, self.packed & 15], -1).to(dtype)
-        groups = q.view(self.out_features, -1, INT4_GROUP)
-        scale, zero = self.scale_zero.to(dtype)[..., None].unbind(2)
-        wide = ((groups - 8) * scale + zero).view(self.out_features, -1)
-        return wide[:, : self.in_features]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return finished(F.linear(x, self.weight(x.dtype)), x, self.bias)
+def joined_bias(layers: Sequence[nn.Module]) -> Tensor | None:
+    """The biases of layers that become one, zeros for those without; None where none has one."""
+    biases = [layer._parameters["bias"] for layer in layers]
+    like = next((bias for bias in biases if bias is not None), None)
+    if like is None:
+        return None
+    sizes = [int(layer.out_features) for layer in layers]  # type: ignore[arg-type]
+    return torch.cat(
+        [like.new_zeros(n) if b is None else b.data for n, b in zip(sizes, biases, strict=True)]
+    )
 
 
 def frozen(bias: Tensor | None) -> nn.Parameter | None:
     return None if bias is None else nn.Parameter(bias, requires_grad=False)
 
 
-def finished(y: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-    """y as [..., out] in x's type, with the bias added."""
-    if bias is not None:
-        y = y + bias
-    return y.to(x.dtype).view(*x.shape[:-1], y.shape[-1])
-
-
-@functools.cache
-def int8_kernel_is_exact() -> bool:
-    """Whether oneDNN's product is there and does not saturate (CPUs without VNNI may)."""
-    try:
-        layer = OneDnnInt8Linear(torch.full((16, 256), 127, dtype=torch.int8), torch.ones(16), None)
-        return bool((layer(torch.ones(1, 256)) == 127.0 * 256).all())
-    except (AttributeError, RuntimeError):  # another build of torch
-        return False
-
-
-@functools.cache
-def int4_kernel_is_exact() -> bool:
-    """Whether torch's int4 product is there and agrees with the plain formula."""
-    q = torch.arange(16, dtype=torch.uint8).repeat(16, 4)  # [16, 64]
-    scale_zero = torch.tensor([1.0, 8.0]).expand(16, 2, 2).bfloat16().contiguous()
-    try:
-        layer = PackedInt4Linear(q, scale_zero, None, 64)
-        return bool((layer(torch.ones(1, 64)) == 480).all())  # 4 * (0 + 1 + ... + 15)
-    except (AttributeError, RuntimeError):
-        return False
-
-
 def weight_bytes(module: nn.Module) -> int:
     """Bytes of all weights and buffers that `module` holds; shared ones count once."""
-    tensors = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    return sum(t.nbytes for t in tensors.values())
+    tensors: dict[int, Tensor] = {}
+    kernels = 0
+    for part in module.modules():
+        if hasattr(part, "nbytes"):  # a kernel, which may hold its weights outside of torch
+            kernels += int(part.nbytes)  # type: ignore[arg-type]
+        else:
+            own = (*part.parameters(recurse=False), *part.buffers(recurse=False))
+            tensors |= {id(tensor): tensor for tensor in own}
+    return kernels + sum(tensor.nbytes for tensor in tensors.values())

@@ -36,7 +36,7 @@ class SentencePieceTokenizer:
         self._processor = processor
         self.pieces = processor.get_piece_size()
         self.special_ids = {name: self.pieces + i for i, name in enumerate(specials)}
-        self._surfaces: list[str | int] = [_surface(processor, i) for i in range(self.pieces)]
+        self._surfaces: list[str | int] = [surface(processor, i) for i in range(self.pieces)]
         self._surfaces += specials if specials_have_text else [""] * len(specials)
 
     @classmethod
@@ -44,13 +44,7 @@ class SentencePieceTokenizer:
         cls, path: Path, specials: Sequence[str], *, specials_have_text: bool
     ) -> SentencePieceTokenizer:
         """Reads tokenizer.model; raises CheckpointDamaged when it is not one."""
-        processor = sentencepiece.SentencePieceProcessor()
-        try:
-            processor.LoadFromSerializedProto(path.read_bytes())
-        except (OSError, RuntimeError) as error:
-            reason = Phrase("it is no tokenizer.model")
-            raise CheckpointDamaged(file=str(path), reason=reason) from error
-        return cls(processor, specials, specials_have_text=specials_have_text)
+        return cls(read_model(path), specials, specials_have_text=specials_have_text)
 
     @property
     def size(self) -> int:
@@ -73,7 +67,18 @@ class SentencePieceTokenizer:
         return PieceStream(self._surfaces)
 
 
-def _surface(processor: sentencepiece.SentencePieceProcessor, piece_id: int) -> str | int:
+def read_model(path: Path) -> sentencepiece.SentencePieceProcessor:
+    """SentencePiece over a file of its own form; raises CheckpointDamaged for any other."""
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(path.read_bytes())
+    except (OSError, RuntimeError) as error:
+        reason = Phrase("it is no SentencePiece model")
+        raise CheckpointDamaged(file=str(path), reason=reason) from error
+    return processor
+
+
+def surface(processor: sentencepiece.SentencePieceProcessor, piece_id: int) -> str | int:
     """What a piece stands for: text, or one byte of a character that has no piece."""
     piece: str = processor.id_to_piece(piece_id)
     if processor.is_byte(piece_id):

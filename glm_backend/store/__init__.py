@@ -3,15 +3,21 @@
 This room knows no model, no wire form and no Streamlit.
 """
 
-from glm_backend.store.search import ConversationFilter
+from glm_backend.store.search import ConversationFilter, FoundConversations
 from glm_backend.store.store import Store
+from glm_backend.store.tokens import highlights
 from glm_backend.store.values import (
     AnswerParameters,
     AnswerUpdate,
     Conversation,
     ConversationRow,
+    Everybody,
+    ImportedConversation,
+    ImportedMessage,
+    ImportOutcome,
     Message,
     Preset,
+    Reader,
 )
 
 __all__ = [
@@ -20,7 +26,14 @@ __all__ = [
     "Conversation",
     "ConversationFilter",
     "ConversationRow",
+    "Everybody",
+    "FoundConversations",
+    "ImportOutcome",
+    "ImportedConversation",
+    "ImportedMessage",
     "Message",
     "Preset",
+    "Reader",
     "Store",
+    "highlights",
 ]

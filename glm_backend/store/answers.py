@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 
-from glm_backend.errors import InvalidParameter, Phrase
-from glm_backend.store.conversations import Room, in_batches, new_id, owned, title_from
+from glm_backend.errors import AnswerComplete, InvalidParameter, Phrase, UnknownMessage
+from glm_backend.store.conversations import (
+    Room,
+    in_batches,
+    new_id,
+    owned,
+    set_title,
+    title_from,
+)
 from glm_backend.store.messages import message_in
 from glm_backend.store.schema import conversations, is_generating, messages
+from glm_backend.store.search_index import Document, index_of
+from glm_backend.store.usage import add_usage
 from glm_backend.store.values import AnswerParameters, AnswerUpdate, Message
 
 
@@ -37,13 +54,15 @@ class Answers(Room):
         with self._database.writing() as connection:
             conversation = owned(connection, user_id, conversation_id, lock=True)
             parent = message_in(connection, conversation_id, parent_id) if parent_id else None
-            place = _place(connection, conversation_id, parent)
-            asked = Message(
-                **place, role="user", content=question, status="complete", created_at=self.now()
-            )
+            place = _place(connection, conversation_id, parent, self.now())
+            asked = Message(**place, role="user", content=question, status="complete")
             _insert(connection, asked)
-            title = conversation.title or title_from(question)
-            return asked, self._begin(connection, asked, answer, owner, title=title)
+            if not conversation.title and (title := title_from(question)):
+                set_title(connection, conversation_id, "", title)
+            index_of(connection).add(connection, [_document(asked)])
+            kind = {"model": answer.model, "quantization": answer.quantization}
+            add_usage(connection, user_id, [asdict(asked) | kind])
+            return asked, self._begin(connection, asked, answer, owner)
 
     def begin_answer(
         self,
@@ -52,10 +71,14 @@ class Answers(Room):
         question_id: str,
         answer: AnswerParameters,
         owner: str,
+        *,
+        continues: str | None = None,
     ) -> Message:
-        """Another empty answer to a question, beside those it has; the conversation shows it.
+        """Another answer to a question, beside those it has; the conversation shows it.
 
-        Raises UnknownConversation, UnknownMessage, and InvalidParameter for what is no question.
+        It is empty, or begins with the text of the answer that it `continues`, which stays as it
+        is. Raises UnknownConversation, UnknownMessage, InvalidParameter for what is no question,
+        and AnswerComplete for an answer that ended by itself.
         """
         with self._database.writing() as connection:
             owned(connection, user_id, conversation_id, lock=True)
@@ -64,16 +87,31 @@ class Answers(Room):
                 raise InvalidParameter(
                     name=Phrase("question"), value=Phrase("an answer"), allowed=Phrase("a question")
                 )
-            return self._begin(connection, question, answer, owner)
+            begun = {}
+            if continues is not None:
+                earlier = message_in(connection, conversation_id, continues)
+                if earlier.parent_id != question_id:
+                    raise UnknownMessage(message_id=continues)
+                if not earlier.can_be_continued:
+                    raise AnswerComplete()
+                begun = {"content": earlier.beginning, "continues": continues}
+            return self._begin(connection, question, answer, owner, **begun)
 
     def write_answers(self, updates: Sequence[AnswerUpdate]) -> None:
-        """Writes the present state of several answers in one transaction: all of them or none."""
+        """Writes the present state of several answers in one transaction: all of them or none.
+
+        The writer of an answer has the last word: one that was marked interrupted meanwhile,
+        because the database was away for long, is taken up again.
+        """
         if not updates:
             return
         now = self.now()
         rows = [{**asdict(update), "heartbeat_at": now} for update in updates]
-        with self._database.writing() as connection:
+        with self._database.writing(hurry=True) as connection:
+            _, had_ended = _held(connection, [u.message_id for u in updates])
+            _withdraw(connection, had_ended)
             connection.execute(_WRITE_ANSWER, rows)
+            _enter(connection, [u.message_id for u in updates if u.status != "generating"])
 
     def mark_interrupted(self, owner_alive: Callable[[str], bool], stale_before: datetime) -> int:
         """Marks answers whose writer is dead or was last heard before `stale_before`.
@@ -88,17 +126,15 @@ class Answers(Room):
             for message_id, owner, heartbeat_at in rows
             if heartbeat_at < stale_before or not owner_alive(owner)
         ]
-        if not dead:
-            return 0
+        return sum(self._interrupt(some) for some in in_batches(dead))
+
+    def _interrupt(self, message_ids: Sequence[str]) -> int:
         with self._database.writing() as connection:
-            return sum(
-                connection.execute(
-                    update(messages)
-                    .where(messages.c.id.in_(some), is_generating)
-                    .values(status="interrupted")
-                ).rowcount
-                for some in in_batches(dead)
-            )
+            still, _ = _held(connection, message_ids)
+            these = update(messages).where(messages.c.id.in_(still))
+            connection.execute(these.values(status="interrupted"))
+            _enter(connection, still)
+            return len(still)
 
     def _begin(
         self,
@@ -106,20 +142,22 @@ class Answers(Room):
         question: Message,
         answer: AnswerParameters,
         owner: str,
-        **changes: object,
+        *,
+        content: str = "",
+        continues: str | None = None,
     ) -> Message:
         now = self.now()
         begun = Message(
-            **_place(connection, question.conversation_id, question),
+            **_place(connection, question.conversation_id, question, now),
             role="assistant",
-            content="",
+            content=content,
+            continues=continues,
             status="generating",
-            created_at=now,
             **asdict(answer),
         )
         _insert(connection, begun, owner=owner, heartbeat_at=now)
         here = update(conversations).where(conversations.c.id == question.conversation_id)
-        connection.execute(here.values(head_id=begun.id, updated_at=now, **changes))
+        connection.execute(here.values(head_id=begun.id, updated_at=now))
         return begun
 
 
@@ -130,9 +168,12 @@ class _Place(TypedDict):
     seq: int
     turn: int
     branch: int
+    created_at: datetime
 
 
-def _place(connection: Connection, conversation_id: str, parent: Message | None) -> _Place:
+def _place(
+    connection: Connection, conversation_id: str, parent: Message | None, now: datetime
+) -> _Place:
     """Where the next message below `parent` stands in its conversation."""
     here = messages.c.conversation_id == conversation_id
     parent_id = parent.id if parent else None
@@ -141,17 +182,58 @@ def _place(connection: Connection, conversation_id: str, parent: Message | None)
         here, messages.c.parent_id.is_not_distinct_from(parent_id)
     )
     return _Place(
-        id=new_id(),
+        id=new_id(now),
         conversation_id=conversation_id,
         parent_id=parent_id,
         seq=(connection.scalar(last_seq) or 0) + 1,
         turn=parent.turn + (parent.role == "assistant") if parent else 1,
         branch=(connection.scalar(last_branch) or 0) + 1,
+        created_at=now,
     )
 
 
 def _insert(connection: Connection, message: Message, **more: object) -> None:
     connection.execute(insert(messages).values(**asdict(message), **more))
+
+
+def _document(message: Message | Row[Any]) -> Document:
+    return Document(message.conversation_id, message.seq, message.content)
+
+
+def _held(connection: Connection, message_ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of the messages that are being written, and those that have ended.
+
+    All are held until the transaction ends, so that this stays true.
+    """
+    query = select(messages.c.id, messages.c.status).where(messages.c.id.in_(message_ids))
+    rows = connection.execute(query.order_by(messages.c.id).with_for_update()).all()
+    return (
+        [row.id for row in rows if row.status == "generating"],
+        [row.id for row in rows if row.status != "generating"],
+    )
+
+
+def _enter(connection: Connection, message_ids: Sequence[str]) -> None:
+    """From now on these answers, which have ended, are searched and counted."""
+    for user_id, row in _with_users(connection, message_ids):
+        index_of(connection).add(connection, [_document(row)])
+        add_usage(connection, user_id, [row._mapping])
+
+
+def _withdraw(connection: Connection, message_ids: Sequence[str]) -> None:
+    """Takes back what `_enter` did; the rows are still those it saw."""
+    for user_id, row in _with_users(connection, message_ids):
+        index_of(connection).remove(connection, [_document(row)])
+        add_usage(connection, user_id, [row._mapping], sign=-1)
+
+
+def _with_users(
+    connection: Connection, message_ids: Sequence[str]
+) -> Iterator[tuple[str, Row[Any]]]:
+    if message_ids:
+        query = select(messages, conversations.c.user_id).join(conversations)
+        for row in connection.execute(query.where(messages.c.id.in_(message_ids))).all():
+            yield row.user_id, row
 
 
 _WRITE_ANSWER = update(messages).where(messages.c.id == bindparam("message_id"))

@@ -36,12 +36,7 @@ class Messages(Room):
         with self._database.reading() as connection:
             head_id = owned(connection, user_id, conversation_id).head_id
             leaf_id = leaf_id or head_id
-            if leaf_id is None:
-                return []
-            rows = connection.execute(_path_query(conversation_id, leaf_id, last)).all()
-        if not rows:
-            raise UnknownMessage(message_id=leaf_id)
-        return [message_from(row) for row in rows]
+            return path_to(connection, conversation_id, leaf_id, last) if leaf_id else []
 
     def versions(self, user_id: str, conversation_id: str) -> dict[str | None, list[str]]:
         """The ids of the children of every message, oldest first; those of None are roots.
@@ -71,6 +66,16 @@ class Messages(Room):
             leaf_id = connection.scalar(_newest_below(message_id))
             shown = update(conversations).where(conversations.c.id == conversation_id)
             connection.execute(shown.values(head_id=leaf_id))
+
+
+def path_to(
+    connection: Connection, conversation_id: str, leaf_id: str, last: int | None = None
+) -> list[Message]:
+    """The messages down to this one, or UnknownMessage when it is not of this conversation."""
+    rows = connection.execute(_path_query(conversation_id, leaf_id, last)).all()
+    if not rows:
+        raise UnknownMessage(message_id=leaf_id)
+    return [message_from(row) for row in rows]
 
 
 def message_in(connection: Connection, conversation_id: str, message_id: str) -> Message:

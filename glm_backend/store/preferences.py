@@ -8,8 +8,8 @@ from sqlalchemy import delete, select
 
 from glm_backend.errors import InvalidParameter, Phrase, UnknownPreset
 from glm_backend.store.conversations import Room
-from glm_backend.store.database import upsert
 from glm_backend.store.schema import presets, user_settings
+from glm_backend.store.upserts import upsert
 from glm_backend.store.values import Preset
 
 _NAME_CHARACTERS = 80

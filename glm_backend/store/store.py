@@ -8,10 +8,14 @@ from datetime import UTC, datetime
 from glm_backend.store.answers import Answers
 from glm_backend.store.conversations import Conversations
 from glm_backend.store.database import Database
+from glm_backend.store.forks import Forks
+from glm_backend.store.imports import Imports
 from glm_backend.store.messages import Messages
 from glm_backend.store.migrate import migrate
 from glm_backend.store.preferences import Preferences
+from glm_backend.store.ratings import Ratings
 from glm_backend.store.search import Search
+from glm_backend.store.shelves import Shelves
 from glm_backend.store.stream import Stream
 from glm_backend.store.usage import Usage
 
@@ -20,7 +24,19 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Store(Conversations, Messages, Answers, Search, Stream, Usage, Preferences):
+class Store(
+    Conversations,
+    Messages,
+    Answers,
+    Forks,
+    Ratings,
+    Shelves,
+    Search,
+    Usage,
+    Imports,
+    Stream,
+    Preferences,
+):
     """Every part of the store over one database. Any number of threads may call it at once.
 
     Any call may raise StoreError or one of its kinds; what was asked has then not happened.
@@ -35,7 +51,7 @@ class Store(Conversations, Messages, Answers, Search, Stream, Usage, Preferences
         """
         database = Database(url)
         try:
-            migrate(database)
+            migrate(database, now)
         except BaseException:
             database.close()
             raise

@@ -4,106 +4,105 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import chain, groupby
-from operator import itemgetter
+from functools import lru_cache
 from typing import Any
 
-from glm_backend.store import ConversationFilter, Store
-from glm_backend.store.columns import timestamp_text
+import orjson
+
+from glm_backend.store.stream import Rows
 from glm_backend.transfer.records import FORMAT, MESSAGE_FIELDS, VERSION
+from glm_backend.transfer.source import Source, chunked
 
-_CHUNK_CHARACTERS = 64 * 1024
+#: Half of all messages are questions, of which nothing is known between status and created_at, nor
+#: behind it: that part is written once.
+_CREATED_AT = MESSAGE_FIELDS.index("created_at")
+_OF_ANSWER = slice(MESSAGE_FIELDS.index("status") + 1, _CREATED_AT)
+_BEFORE = MESSAGE_FIELDS[: _OF_ANSWER.start]
+_NOTHING = (None,) * len(MESSAGE_FIELDS[_OF_ANSWER])
+_NOTHING_MORE = (None,) * len(MESSAGE_FIELDS[_CREATED_AT + 1 :])
+_WITHOUT_ANSWER = b"," + orjson.dumps(
+    dict.fromkeys(MESSAGE_FIELDS[_OF_ANSWER.start :]) | {"created_at": "%b"}
+).removeprefix(b"{")
 
-_CONVERSATION_COLUMNS = (
-    "conversation_id",
-    "conversation_title",
-    "user",
-    "conversation_created_at",
-    "conversation_updated_at",
-    "conversation_settings",
-    "conversation_head_id",
-)
-_COLUMNS = (*_CONVERSATION_COLUMNS, *MESSAGE_FIELDS)
-_MESSAGE = len(_CONVERSATION_COLUMNS)  # where a row's message begins, with its id
-_STOP = MESSAGE_FIELDS.index("stop")
-_TEMPLATE = "{" + ",".join(f'"{name}":%s' for name in MESSAGE_FIELDS) + "}"
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_VERSION_OF_LINE = {"format": FORMAT, "version": VERSION}
 
 
-def export_json(
-    store: Store,
-    user_id: str,
-    conversation_ids: Sequence[str] | None = None,
-    filter: ConversationFilter | None = None,
-) -> Iterator[bytes]:
-    """The user's conversations as chunks of one JSON document, read as they are taken.
-
-    conversation_ids, filter: only these. Raises UnknownConversation at once.
-    """
-    ids = store.select_conversations(user_id, conversation_ids, filter or ConversationFilter())
-    head = {"format": FORMAT, "version": VERSION, "exported_at": timestamp_text(store.now())}
-    return _chunks(_document(head, store.stream(user_id, ids, _COLUMNS)))
+def write_json(source: Source) -> Iterator[bytes]:
+    """One document, a message a line."""
+    return chunked(_document(source))
 
 
-def _document(head: dict[str, object], rows: Iterator[Sequence[Any]]) -> Iterator[str]:
-    """The document in pieces, a message a line."""
-    yield f'{_opened(head)},"conversations":['
-    between = "\n"
-    for _, its_rows in groupby(rows, key=itemgetter(0)):
-        yield between
-        yield from _conversation(its_rows)
-        between = ",\n"
-    yield "\n]}\n"
+def write_jsonl(source: Source) -> Iterator[bytes]:
+    """A conversation a line, each as in the document but that it names the form itself."""
+    return chunked(_lines(source))
 
 
-def _conversation(rows: Iterator[Sequence[Any]]) -> Iterator[str]:
-    first = next(rows)
-    its = dict(zip(_COLUMNS, first, strict=True))
-    record = {
-        "id": its["conversation_id"],
-        "title": its["conversation_title"],
-        "user": its["user"],
-        "created_at": its["conversation_created_at"],
-        "updated_at": its["conversation_updated_at"],
-        "tags": [],
-        "settings": json.loads(its["conversation_settings"]),
-        "head_id": its["conversation_head_id"],
+def _document(source: Source) -> Iterator[bytes]:
+    head = _VERSION_OF_LINE | {"exported_at": source.now()}
+    yield _opened(head) + b',"conversations":['
+    between = b"\n"
+    for conversation, portions in source.read(MESSAGE_FIELDS):
+        yield between + _opened(_record(conversation)) + b',"messages":['
+        yield from _messages(portions, first=b"\n", between=b",\n")
+        yield b"]}"
+        between = b",\n"
+    yield b"\n]}\n"
+
+
+def _lines(source: Source) -> Iterator[bytes]:
+    for conversation, portions in source.read(MESSAGE_FIELDS):
+        yield _opened(_VERSION_OF_LINE | _record(conversation)) + b',"messages":['
+        yield from _messages(portions, first=b"", between=b",")
+        yield b"]}\n"
+
+
+def _record(conversation: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a conversation, in the order of docs/export.schema.json."""
+    return {
+        "id": conversation["id"],
+        "title": conversation["title"],
+        "user": conversation["user"],
+        "created_at": conversation["created_at"],
+        "updated_at": conversation["updated_at"],
+        "tags": conversation["tags"],
+        "settings": _kept_json(conversation["settings"]),
+        "head_id": conversation["head_id"],
+        "pinned": conversation["pinned"],
+        "archived_at": conversation["archived_at"],
+        "source": conversation["source"],
+        "forked_from": conversation["forked_from"],
     }
-    yield f'{_opened(record)},"messages":['
-    between = "\n"
-    for row in chain([first], rows):
-        if row[_MESSAGE] is not None:  # None: a conversation without messages
-            yield between + _message(row)
-            between = ",\n"
-    yield "]}"
 
 
-def _message(row: Sequence[Any]) -> str:
-    """The message as JSON. Filling in a template takes half the time of encoding a dict."""
-    values = [_encoded(value) for value in row[_MESSAGE:]]
-    values[_STOP] = row[_MESSAGE + _STOP] or "null"  # is kept as JSON
-    return _TEMPLATE % tuple(values)
+def _messages(portions: Iterator[Rows], *, first: bytes, between: bytes) -> Iterator[bytes]:
+    lead = first
+    for rows in portions:
+        yield lead
+        yield between.join([_message(row) for row in rows])
+        lead = between
 
 
-def _encoded(value: str | float | None) -> str:
-    if isinstance(value, str):
-        return _encode(value)
-    return "null" if value is None else repr(value)
+def _message(row: Sequence[Any]) -> bytes:
+    if row[_OF_ANSWER] == _NOTHING and row[_CREATED_AT + 1 :] == _NOTHING_MORE:
+        question = orjson.dumps(dict(zip(_BEFORE, row, strict=False)))
+        created_at: str = row[_CREATED_AT]
+        return question[:-1] + _WITHOUT_ANSWER % created_at.encode()
+    message = dict(zip(MESSAGE_FIELDS, row, strict=True))
+    if message["stop"] is not None:
+        message["stop"] = _kept_json(message["stop"])
+    return orjson.dumps(message)
 
 
-def _opened(record: dict[str, object]) -> str:
+@lru_cache(maxsize=64)
+def _kept_json(text: str) -> orjson.Fragment:
+    """What the store keeps as JSON already, in the narrow form of all the rest.
+
+    By the module json, whose whole numbers are as long as they need be.
+    """
+    narrow = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+    return orjson.Fragment(narrow)
+
+
+def _opened(record: dict[str, Any]) -> bytes:
     """The JSON object without its closing brace, for more to follow."""
-    return _encode(record)[:-1]
-
-
-def _chunks(pieces: Iterator[str]) -> Iterator[bytes]:
-    held: list[str] = []
-    size = 0
-    for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size > _CHUNK_CHARACTERS:
-            yield "".join(held).encode()
-            held, size = [], 0
-    yield "".join(held).encode()
+    return orjson.dumps(record)[:-1]

@@ -1,6 +1,6 @@
 """Version 1 of the wire form: the names and the order of what is exported.
 
-Everything here is public and described in docs/export-formats.md.
+Everything here is public and described in docs/exports.md.
 """
 
 from __future__ import annotations
@@ -40,5 +40,15 @@ CSV_COLUMNS = (
     "created_at",
 )
 
+#: Columns of the CSV that say something of the whole conversation, by the names that JSON has.
+OF_CONVERSATION = {"conversation_id": "id", "conversation_title": "title", "user": "user"}
+
 #: Of a message in JSON: what CSV says of it, and what only a program wants back.
-MESSAGE_FIELDS = (*CSV_COLUMNS[3:], "stop", "left_out")
+MESSAGE_FIELDS = (
+    *CSV_COLUMNS[len(OF_CONVERSATION) :],
+    "stop",
+    "left_out",
+    "continues",
+    "min_p",
+    "typical_p",
+)

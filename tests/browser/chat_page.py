@@ -55,6 +55,8 @@ class ChatPage:
     def wait_for_end(self) -> ChatPage:
         """Waits until nothing is being written and the page has settled."""
         expect(self.stop_button).to_have_count(0)
+        # After a reconnection Streamlit keeps the former element beside the new one for a moment.
+        expect(self.key("chat_regenerate")).to_have_count(1)
         expect(self.key("chat_regenerate")).to_be_visible()
         return self
 

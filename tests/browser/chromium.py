@@ -8,6 +8,8 @@ from playwright.sync_api import Browser, Playwright
 
 #: Names that `install_chromium.sh` looks for too.
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+#: Milliseconds that a test waits for what should be there at once: machines may be busy.
+PATIENCE_MS = 20_000
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -23,7 +23,7 @@ class Dashboard:
 
     def __init__(self, data_dir: Path, launcher: Path = FAKE, **environ: str) -> None:
         self.data_dir = data_dir
-        self.port = _free_port()
+        self.port = free_port()
         self._launcher = launcher
         self._environ = {**os.environ, "GLM_DATA_DIR": str(data_dir), **environ}
         self._log = data_dir.parent / f"{data_dir.name}-{self.port}.log"
@@ -86,7 +86,7 @@ class Dashboard:
         return code
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from glm_backend.testing import FakeModel
 from tests.browser.chat_page import ChatPage, settle
 from tests.browser.dashboard import Dashboard
+from tests.browser.history_page import download
 from tests.fakes import fake_services
 
 
@@ -36,34 +37,20 @@ def history(filled: Dashboard, open_page: Callable[..., Page]) -> Page:
     page = open_page()
     page.goto(f"{filled.url}/history")
     settle(page)
-    expect(page.get_by_test_id("stDataFrame")).to_be_visible()
+    expect(page.locator(".st-key-history_list")).to_be_visible()
     return page
 
 
-def _download(page: Page, key: str, folder: Path) -> Path:
-    with page.expect_download() as download:
-        page.locator(f".st-key-{key} button").click()
-    path = folder / download.value.suggested_filename
-    download.value.save_as(path)
-    return path
-
-
 def _mark_row(page: Page, row: int) -> None:
-    """Clicks the mark at the left edge of a row of the table, which is drawn on a canvas."""
-    _click_left_edge(page, 36 + 35 * row + 17)
-
-
-def _click_left_edge(page: Page, y: float) -> None:
-    table = page.get_by_test_id("stDataFrame").locator(".dvn-scroller")
-    table.click(position={"x": 16, "y": y})
+    page.locator(".st-key-history_list [class*='st-key-mark_'] label").nth(row).click()
 
 
 def test_everything_found_as_csv_and_json(history: Page, tmp_path: Path) -> None:
-    table = pd.read_csv(_download(history, "history_export_csv", tmp_path), encoding="utf-8-sig")
+    table = pd.read_csv(download(history, "history_export_csv", tmp_path), encoding="utf-8-sig")
     assert len(table) == 50
     assert set(table["role"]) == {"user", "assistant"}
     assert set(table.loc[table["role"] == "assistant", "content"]) == {"好的，=1+1"}
-    document = json.loads(_download(history, "history_export_json", tmp_path).read_bytes())
+    document = json.loads(download(history, "history_export_json", tmp_path).read_bytes())
     assert document["format"] == "glm-chat"
     assert len(document["conversations"]) == 25
     assert len(pd.json_normalize(document["conversations"], "messages")) == 50
@@ -74,13 +61,8 @@ def test_only_what_is_marked(history: Page, tmp_path: Path) -> None:
     expect(history.get_by_text("1 marked")).to_be_visible()
     _mark_row(history, 2)
     expect(history.get_by_text("2 marked")).to_be_visible()
-    table = pd.read_csv(_download(history, "history_export_csv", tmp_path))
+    table = pd.read_csv(download(history, "history_export_csv", tmp_path))
     assert sorted(table.loc[table["role"] == "user", "content"]) == ["question 22", "question 24"]
-
-
-def test_the_mark_in_the_head_takes_the_whole_page(history: Page) -> None:
-    _click_left_edge(history, 18)
-    expect(history.get_by_text("20 marked")).to_be_visible()
 
 
 def test_only_what_is_found(history: Page, tmp_path: Path) -> None:
@@ -88,15 +70,14 @@ def test_only_what_is_found(history: Page, tmp_path: Path) -> None:
     box.fill("question 07")
     box.press("Enter")
     expect(history.get_by_text("all 1 that were found")).to_be_visible()
-    document = json.loads(_download(history, "history_export_json", tmp_path).read_bytes())
+    document = json.loads(download(history, "history_export_json", tmp_path).read_bytes())
     assert [c["title"] for c in document["conversations"]] == ["question 07"]
 
 
-def test_a_marked_conversation_is_shown_in_bubbles(history: Page) -> None:
-    _mark_row(history, 0)
-    preview = history.locator(".st-key-history_preview")
-    expect(preview.get_by_role("heading", name="question 24")).to_be_visible()
-    bubbles = preview.locator("iframe")
+def test_a_conversation_is_read_in_bubbles(history: Page) -> None:
+    history.get_by_role("link", name="question 24").click()
+    expect(history.get_by_role("heading", name="question 24")).to_be_visible()
+    bubbles = history.get_by_test_id("stMain").locator("iframe")
     expect(bubbles).to_have_count(2)
     expect(bubbles.first.content_frame.get_by_text("question 24")).to_be_visible()
     expect(bubbles.nth(1).content_frame.get_by_text("好的，=1+1")).to_be_visible()
@@ -110,9 +91,9 @@ def test_the_conversation_that_is_open_as_csv_and_json(
     chat.in_list().first.locator("a").click()
     expect(chat.messages).to_have_count(2)
     chat.key("chat_export").get_by_role("button").first.click()
-    table = pd.read_csv(_download(page, "chat_export_csv", tmp_path), encoding="utf-8-sig")
+    table = pd.read_csv(download(page, "chat_export_csv", tmp_path), encoding="utf-8-sig")
     assert list(table["role"]) == ["user", "assistant"]
-    document = json.loads(_download(page, "chat_export_json", tmp_path).read_bytes())
+    document = json.loads(download(page, "chat_export_json", tmp_path).read_bytes())
     assert len(document["conversations"]) == 1
 
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from glm_backend.services import Services
 from glm_backend.settings import Settings
 from tests.browser.chat_page import ChatPage, settle
-from tests.browser.conftest import PATIENCE_MS
+from tests.browser.chromium import PATIENCE_MS
 from tests.browser.dashboard import REAL, Dashboard
 
 _LOAD_MS = 120_000

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_backend.chat import MAX_MESSAGE_CHARACTERS, ChatService, readable
+from glm_backend.chat import MAX_MESSAGE_CHARACTERS, ChatService
 from glm_backend.errors import (
     AnswerRunning,
     ContextOverflow,
@@ -30,6 +30,7 @@ from glm_backend.errors import (
     UnknownMessage,
 )
 from glm_backend.live_answer import LiveAnswer
+from glm_backend.readable import readable
 from glm_backend.store.store import Store
 from glm_backend.testing import FakeModel
 
@@ -75,12 +76,13 @@ def room(tmp_path: Path) -> Iterator[Room]:
 
 
 def test_a_question_is_answered_and_both_are_kept_with_figures(room: Room) -> None:
-    room.ask("hi", temperature=0.3, seed=5)
+    room.ask("hi", temperature=0.3, seed=5, min_p=0.1, typical_p=0.9)
     assert room.texts() == [("user", "hi"), ("assistant", "Hello from the fake model.")]
     answer = room.last()
     assert (answer.status, answer.finish_reason) == ("complete", "stop")
     assert (answer.model, answer.quantization) == ("fake", "none")
     assert (answer.temperature, answer.seed) == (0.3, 5)
+    assert (answer.min_p, answer.typical_p) == (0.1, 0.9)
     assert (answer.prompt_tokens, answer.completion_tokens) == (2, 6)
     assert answer.ttft_ms > 0
     assert answer.duration_ms > answer.ttft_ms
@@ -210,13 +212,30 @@ def test_a_failing_answer_is_marked_and_the_next_one_works(room: Room) -> None:
 
 
 def test_a_refusal_by_the_engine_is_an_answer_that_failed(room: Room) -> None:
-    room.model.refuse = EngineBusy(waiting=64)
+    room.model.refuse = EngineBusy(waiting=64, place=65)
     room.ask("hi")
     assert (room.last().status, room.last().content) == ("failed", "")
     room.model.refuse = None
     room.ask("again")
     sent = room.model.asked[0][0]
     assert [m["content"] for m in sent] == ["again"]  # what was never answered is not repeated
+
+
+def test_the_model_is_told_who_asks(room: Room) -> None:
+    room.ask("hi")
+    other = room.store.ensure_user("other")
+    theirs = room.store.create_conversation(other).id
+    assert room.chat.send(other, theirs, "me, too").wait_saved(10)
+    assert room.model.clients == [room.user, other]
+
+
+def test_an_answer_knows_its_place_in_line_until_the_model_is_at_it(tmp_path: Path) -> None:
+    room = Room(tmp_path, FakeModel(delay_s=0.2, place=3))
+    answer = room.send("hi")
+    assert (answer.place, answer.text) == (3, "")
+    next(answer.tail())
+    assert answer.place == 0
+    room.close()
 
 
 def test_left_out_turns_are_recorded(room: Room) -> None:

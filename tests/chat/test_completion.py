@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm_backend.completion import StopStrings, Text, TokenCompletion
-from glm_backend.engine.request import Finished, Generation, SamplingParams
+from glm_backend.completion import StopStrings, Text, TokenCompletion, TokenLogprob
+from glm_backend.engine.request import Finished, Generation, SamplingParams, Token
 
 LETTERS = st.text("ab<|>", max_size=30)
 
@@ -43,18 +45,49 @@ class Letters:
         return "!"
 
 
-def completion_of(tokens: list[int], stop: tuple[str, ...] = ()) -> tuple[str, Finished, bool]:
+def letters(ids: Sequence[int]) -> str:
+    return "".join(map(Letters().push, ids))
+
+
+def events_of(
+    tokens: list[Token], stop: tuple[str, ...] = ()
+) -> tuple[list[Text], Finished, Generation]:
     generation = Generation(
         [1], SamplingParams(stop=stop), max_new_tokens=100, stop_ids=frozenset()
     )
-    completion = TokenCompletion(generation, Letters())
+    completion = TokenCompletion(generation, Letters(), letters)
     for token in tokens:
         generation.push(token)
     generation.finish("length")
     *pieces, end = list(completion.events())
     assert isinstance(end, Finished)
-    text = "".join(piece.text for piece in pieces if isinstance(piece, Text))
-    return text, end, generation.cancelled
+    return [piece for piece in pieces if isinstance(piece, Text)], end, generation
+
+
+def completion_of(tokens: list[int], stop: tuple[str, ...] = ()) -> tuple[str, Finished, bool]:
+    pieces, end, generation = events_of([Token(token) for token in tokens], stop)
+    return "".join(piece.text for piece in pieces), end, generation.cancelled
+
+
+def test_every_token_is_told_with_its_log_probability_once() -> None:
+    tokens = [Token(n, -float(n), ((n, -float(n)), (9, -7.0))) for n in range(4)]
+    pieces, _, _ = events_of(tokens, stop=("cx",))
+    assert [(p.text, len(p.logprobs)) for p in pieces] == [
+        ("a", 1),
+        ("b", 1),
+        ("", 1),  # it may begin the stop string
+        ("cd", 1),
+        ("!", 0),
+    ]
+    assert [told for piece in pieces for told in piece.logprobs] == [
+        TokenLogprob(letter, -n, ((letter, -n), ("j", -7.0))) for n, letter in enumerate("abcd")
+    ]
+
+
+def test_nothing_is_told_of_tokens_behind_a_stop_string() -> None:
+    pieces, end, _ = events_of([Token(n, -1.0) for n in range(5)], stop=("cd",))
+    assert "".join(t.text for piece in pieces for t in piece.logprobs) == "abcd"
+    assert end.reason == "stop"
 
 
 def test_what_the_detokeniser_held_back_comes_at_the_end() -> None:

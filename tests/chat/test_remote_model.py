@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from glm_backend.completion import Text
+from glm_backend.completion import Text, TokenLogprob
 from glm_backend.engine.request import Failed, Finished, SamplingParams
 from glm_backend.errors import UpstreamError
 from glm_backend.remote_model import RemoteModel
@@ -31,6 +31,7 @@ class Upstream(ThreadingHTTPServer):
         self.models: list[dict[str, object]] = [{"id": "glm", "max_model_len": 4096}]
         self.fault = ""
         self.finish_reason = "stop"
+        self.logprobs: dict[str, object] | None = None
         self.go_on = threading.Event()
         self.go_on.set()
         self.requests: list[dict[str, Any]] = []
@@ -61,13 +62,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         for i, word in enumerate(WORDS):
-            self._event({"choices": [{"delta": {"content": word}, "finish_reason": None}]})
+            choice = {"delta": {"content": word}, "finish_reason": None}
+            self._event({"choices": [choice | {"logprobs": self.server.logprobs}]})
             if i == 1 and self.server.fault == "cut":
                 self.wfile.write(b"data: {half")
                 return
             self.server.go_on.wait(10)
         self._event({"choices": [{"delta": {}, "finish_reason": self.server.finish_reason}]})
-        self._event({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 4}})
+        usage = {"prompt_tokens": 7, "completion_tokens": 4}
+        details = {"prompt_tokens_details": {"cached_tokens": 5}}
+        self._event({"choices": [], "usage": usage | details})
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _event(self, data: object) -> None:
@@ -127,6 +131,40 @@ def test_an_answer_streams_with_its_usage(model: RemoteModel, upstream: Upstream
     assert sent["messages"] == [{"role": "user", "content": "hi"}]
     assert (sent["temperature"], sent["seed"], sent["top_k"]) == (0.5, 3, 9)
     assert (sent["stop"], sent["max_tokens"], sent["stream"]) == (["x"], 50, True)
+    assert not {"min_p", "typical_p", "repetition_penalty", "logprobs"} & sent.keys()
+    answer_of(model, min_p=0.1, typical_p=0.9)
+    assert (upstream.requests[1]["min_p"], upstream.requests[1]["typical_p"]) == (0.1, 0.9)
+
+
+def test_log_probabilities_and_cached_tokens_are_passed_on(
+    model: RemoteModel, upstream: Upstream
+) -> None:
+    other = {"token": "Hi", "logprob": -2, "bytes": None}
+    told = {"token": "Bon", "logprob": -0.25, "bytes": [1], "top_logprobs": [other]}
+    upstream.logprobs = {"content": [told]}
+    completion = model.complete(
+        [{"role": "user", "content": "hi"}], SamplingParams(logprobs=1), client="ann"
+    )
+    events = list(completion.events())
+    assert upstream.requests[0]["logprobs"] is True
+    assert upstream.requests[0]["top_logprobs"] == 1
+    assert "ann" not in str(upstream.requests[0])
+    first = events[0]
+    assert isinstance(first, Text)
+    assert first.logprobs == (TokenLogprob("Bon", -0.25, (("Hi", -2.0),)),)
+    end = events[-1]
+    assert isinstance(end, Finished)
+    assert end.usage.cached_tokens == 5
+
+
+def test_an_answer_is_carried_on_where_its_server_can_do_it(
+    model: RemoteModel, upstream: Upstream
+) -> None:
+    asked = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hel"}]
+    list(model.complete(asked, SamplingParams()).events())  # type: ignore[arg-type]
+    (body,) = upstream.requests
+    assert body["messages"] == asked
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
 
 
 def test_an_answer_cut_by_its_length_says_so(model: RemoteModel, upstream: Upstream) -> None:

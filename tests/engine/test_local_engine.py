@@ -19,12 +19,12 @@ from glm_backend.errors import (
     InvalidParameter,
     NumericalError,
 )
-from tests.engine.fake_runner import END, NAN_AFTER, POISON, VOCAB, FakeCache, FakeRunner
+from tests.engine.fake_runner import END, NAN_AFTER, POISON, VOCAB, FakeRunner
 
 GREEDY = SamplingParams(temperature=0, max_new_tokens=50)
 
 
-def engine_on(runner: FakeRunner, **changes: int) -> LocalEngine[FakeCache]:
+def engine_on(runner: FakeRunner, **changes: int) -> LocalEngine:
     options = {"context_length": 100, "max_concurrent": 4, "max_waiting": 8} | changes
     return LocalEngine(runner, name="fake", vocab_size=VOCAB, stop_ids=frozenset({END}), **options)
 
@@ -37,7 +37,7 @@ def runner() -> Iterator[FakeRunner]:
 
 
 @pytest.fixture
-def engine(runner: FakeRunner) -> Iterator[LocalEngine[FakeCache]]:
+def engine(runner: FakeRunner) -> Iterator[LocalEngine]:
     engine = engine_on(runner)
     yield engine
     runner.gate.set()
@@ -50,7 +50,7 @@ def answer(generation: Generation) -> tuple[list[int], Event]:
 
 
 def test_tokens_come_in_order_and_the_end_token_is_not_one_of_them(
-    engine: LocalEngine[FakeCache],
+    engine: LocalEngine,
 ) -> None:
     tokens, end = answer(engine.submit([1, 2, 3], GREEDY))
     assert tokens == [4, 5, 6, 7, 8]
@@ -62,7 +62,7 @@ def test_tokens_come_in_order_and_the_end_token_is_not_one_of_them(
     assert 0 <= end.usage.ttft_s <= end.usage.duration_s
 
 
-def test_an_answer_ends_at_its_length(engine: LocalEngine[FakeCache]) -> None:
+def test_an_answer_ends_at_its_length(engine: LocalEngine) -> None:
     tokens, end = answer(engine.submit([1], SamplingParams(temperature=0, max_new_tokens=2)))
     assert (tokens, getattr(end, "reason", None)) == ([2, 3], "length")
 
@@ -74,13 +74,13 @@ def test_an_answer_ends_where_the_context_does(runner: FakeRunner) -> None:
     engine.close()
 
 
-def test_the_end_token_can_be_ignored(engine: LocalEngine[FakeCache]) -> None:
+def test_the_end_token_can_be_ignored(engine: LocalEngine) -> None:
     params = SamplingParams(temperature=0, max_new_tokens=4)
     tokens, _ = answer(engine.submit([7], params, ignore_eos=True))
     assert tokens == [8, 9, 1, 2]
 
 
-def test_requests_share_a_step(engine: LocalEngine[FakeCache], runner: FakeRunner) -> None:
+def test_requests_share_a_step(engine: LocalEngine, runner: FakeRunner) -> None:
     runner.gate.clear()
     generations = [engine.submit([start], GREEDY) for start in (1, 2, 3)]
     runner.gate.set()
@@ -105,7 +105,7 @@ def test_a_long_prompt_is_read_in_portions_beside_an_answer(runner: FakeRunner) 
     engine.close()
 
 
-def test_a_poisoned_request_fails_alone(engine: LocalEngine[FakeCache], runner: FakeRunner) -> None:
+def test_a_poisoned_request_fails_alone(engine: LocalEngine, runner: FakeRunner) -> None:
     runner.gate.clear()
     generations = [engine.submit(prompt, GREEDY) for prompt in ([1], [POISON], [3])]
     runner.gate.set()
@@ -116,13 +116,15 @@ def test_a_poisoned_request_fails_alone(engine: LocalEngine[FakeCache], runner: 
 
 
 def test_numbers_that_are_not_finite_end_that_one_request() -> None:
-    engine = engine_on(FakeRunner(nan=True))
+    runner = FakeRunner(nan=True)
+    engine = engine_on(runner)
     broken, fine = engine.submit([NAN_AFTER - 1], GREEDY), engine.submit([8], GREEDY)
     tokens, end = answer(broken)
     assert tokens == [NAN_AFTER]
     assert isinstance(end, Failed)
     assert isinstance(end.error, NumericalError)
     assert answer(fine)[1].reason == "stop"
+    assert runner.cleared  # nobody reads what it left behind
     engine.close()
 
 
@@ -141,9 +143,7 @@ def test_cancel_takes_effect_within_one_step(runner: FakeRunner) -> None:
     engine.close()
 
 
-def test_cancel_reaches_a_request_that_still_waits(
-    engine: LocalEngine[FakeCache], runner: FakeRunner
-) -> None:
+def test_cancel_reaches_a_request_that_still_waits(engine: LocalEngine, runner: FakeRunner) -> None:
     runner.gate.clear()
     running = [engine.submit([1], GREEDY) for _ in range(5)]
     waiting = running.pop()
@@ -154,15 +154,13 @@ def test_cancel_reaches_a_request_that_still_waits(
     assert all(answer(g)[1].reason == "stop" for g in running)
 
 
-def test_what_can_never_fit_is_refused_with_the_numbers(engine: LocalEngine[FakeCache]) -> None:
+def test_what_can_never_fit_is_refused_with_the_numbers(engine: LocalEngine) -> None:
     with pytest.raises(ContextOverflow, match="100"):
         engine.submit([1] * 100, GREEDY)
 
 
 @pytest.mark.parametrize("prompt", [[], [VOCAB], [-1]])
-def test_token_ids_that_do_not_exist_are_refused(
-    engine: LocalEngine[FakeCache], prompt: list[int]
-) -> None:
+def test_token_ids_that_do_not_exist_are_refused(engine: LocalEngine, prompt: list[int]) -> None:
     with pytest.raises(InvalidParameter):
         engine.submit(prompt, GREEDY)
 

@@ -22,7 +22,9 @@ from glm_backend.testing import FakeCompletion, FakeModel  # noqa: E402
 class Stub(FakeModel):
     """Says the question back; "fail" fails, "long" does not end by itself, "count" counts."""
 
-    def complete(self, messages: Sequence[Message], params: SamplingParams) -> FakeCompletion:
+    def complete(
+        self, messages: Sequence[Message], params: SamplingParams, *, client: str = ""
+    ) -> FakeCompletion:
         query = messages[-1]["content"]
         words = ["你好", "👋 ", f"{query}\n第二行"]
         if query == "long":

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx2
@@ -64,7 +63,7 @@ def conversation(tmp_path: Path) -> str:
         ("serve", "--port", "http"),
         ("export", "--format", "xml"),
         ("export", "--format", "json", "--bom"),
-        ("models", "pull", "somebody/else"),
+        ("models", "pull"),
     ],
     ids=" ".join,
 )
@@ -117,9 +116,10 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path, conversa
     assert "no/folder" in done.stderr.replace(".folder.partial", "folder")
 
 
-@pytest.mark.skipif(find_spec("gradio") is not None, reason="it is installed")
 def test_gradio_says_how_to_install_it(tmp_path: Path) -> None:
-    done = run(tmp_path, "gradio")
+    hidden = tmp_path / "gradio.py"  # in the place of the library, as if there were none
+    hidden.write_text("raise ModuleNotFoundError(name='gradio')")
+    done = run(tmp_path, "gradio", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "requirements-gradio.txt" in done.stderr
@@ -168,3 +168,38 @@ def test_serve_ends_with_1_when_its_model_cannot_be_loaded(tmp_path: Path) -> No
     done = run(tmp_path, "serve", "--port", "0", "--model", "no such folder")
     assert done.returncode == 1
     assert "no such folder" in done.stderr
+
+
+def test_a_backup_is_written_and_restored(tmp_path: Path, conversation: str) -> None:
+    done = run(tmp_path, "backup")
+    assert (done.returncode, done.stderr) == (0, "")
+    backup = Path(done.stdout.strip())
+    assert backup.parent == tmp_path / "backups"
+    done = run(tmp_path, "restore", str(backup))
+    assert done.returncode == 0
+    assert Path(done.stdout.strip()).name.startswith("glm.sqlite3.replaced-")
+    exported = run(tmp_path, "export", "--format", "json")
+    assert [c["id"] for c in json.loads(exported.stdout)["conversations"]] == [conversation]
+    backup.write_bytes(b"notes")
+    done = run(tmp_path, "restore", str(backup))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "not a usable database" in done.stderr
+    assert run(tmp_path, "backup", str(backup)).returncode == 1
+    assert run(tmp_path, "restore").returncode == 2
+
+
+def test_doctor_says_what_is_there_and_fails_when_something_is_wrong(
+    tmp_path: Path, conversation: str
+) -> None:
+    done = run(tmp_path, "doctor", "--json")
+    report = json.loads(done.stdout)
+    found = {finding["what"]: finding for finding in report["findings"]}
+    assert "1 conversations, 0 messages" in found["database"]["found"]
+    assert done.returncode == (0 if report["ok"] else 1)
+    assert report["models"]["chatglm3-6b"]["int4"]["needed_bytes"] > 10**9
+    assert "cpu" in report["devices"]
+    (tmp_path / "glm.sqlite3").write_bytes(b"\xff" * 100_000)
+    done = run(tmp_path, "doctor")
+    assert done.returncode == 1
+    assert "WRONG database" in done.stdout
+    assert (tmp_path / "glm.sqlite3").read_bytes() == b"\xff" * 100_000

@@ -51,6 +51,8 @@ def test_greedy_chats_are_those_of_the_originals(name: str) -> None:
         history = grown
     past, history = None, []
     for record in golden["stream_chat_cache_reuse"]:
+        there = len(past.ids) if past else 0
+        reused = model._model().stats().reused_tokens
         steps = list(
             model.stream_chat(
                 tokenizer,
@@ -67,6 +69,8 @@ def test_greedy_chats_are_those_of_the_originals(name: str) -> None:
         assert history == as_pairs(record["history"])
         assert past is not None
         assert len(past.ids) == record["past_len_after"]
+        # All of the turns before but their last token, which nothing was computed from.
+        assert model._model().stats().reused_tokens - reused >= there - 2
     model.close()
 
 
@@ -105,6 +109,10 @@ def test_any_chat_model_talks_in_pairs(tmp_path: Path) -> None:
     asked = {"do_sample": False, "max_length": 60}
     first, history = model.chat(tokenizer, "hi", history=[], **asked)
     assert history == [("hi", first)]
+    nearly_greedy = {"min_p": 1.0, "typical_p": 1.0, "top_p": 1.0, "max_length": 60}
+    assert model.chat(tokenizer, "hi", **nearly_greedy)[0] == first
+    with pytest.raises(InvalidParameter, match="typical_p"):
+        model.chat(tokenizer, "hi", typical_p=0.0)
     *_, (last, grown) = model.stream_chat(
         tokenizer, "more", history, do_sample=False, max_length=200
     )

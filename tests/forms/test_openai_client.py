@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -62,7 +65,85 @@ def test_an_answer_in_one_piece_and_as_a_stream_is_the_same(client: openai.OpenA
     *chunks, last = list(stream)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
-    assert last.usage == whole.usage
+    for figure in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        assert getattr(last.usage, figure) == getattr(whole.usage, figure)
+
+
+def test_log_probabilities_of_tokens_and_of_those_that_could_have_come(
+    client: openai.OpenAI,
+) -> None:
+    options: dict[str, Any] = {
+        "model": "any",
+        "messages": QUESTION,
+        "temperature": 0,
+        "max_tokens": 8,
+        "logprobs": True,
+        "top_logprobs": 3,
+    }
+    whole = client.chat.completions.create(**options)
+    (choice,) = whole.choices
+    assert whole.usage is not None
+    assert choice.logprobs is not None
+    tokens = choice.logprobs.content
+    assert tokens is not None
+    assert len(tokens) == whole.usage.completion_tokens
+    assert "".join(token.token for token in tokens).strip() == choice.message.content
+    for token in tokens:
+        likeliest = token.top_logprobs
+        assert (likeliest[0].token, likeliest[0].logprob) == (token.token, token.logprob)
+        assert 0 >= likeliest[0].logprob >= likeliest[1].logprob >= likeliest[2].logprob
+        assert bytes(token.bytes or ()).decode() == token.token
+    streamed = [
+        token
+        for chunk in client.chat.completions.create(stream=True, **options)
+        for token in chunk.choices[0].logprobs.content or ()
+    ]
+    assert [token.token for token in streamed] == [token.token for token in tokens]
+
+
+def test_what_was_read_before_is_told_as_cached(client: openai.OpenAI) -> None:
+    def cached(question: str) -> int:
+        usage = client.chat.completions.create(
+            model="any",
+            messages=[{"role": "user", "content": question}],
+            max_tokens=1,
+            extra_body={"min_p": 0.1, "typical_p": 0.9},
+        ).usage
+        assert usage is not None
+        assert usage.prompt_tokens_details is not None
+        assert usage.prompt_tokens_details.cached_tokens is not None
+        return usage.prompt_tokens_details.cached_tokens
+
+    before = cached("Once upon a time there was a miller who had three sons, and then")
+    assert cached("Once upon a time there was a miller who had three sons, and one day") > before
+
+
+def metric(client: openai.OpenAI, name: str) -> float:
+    root = str(client.base_url).removesuffix("/v1/")
+    lines = httpx2.get(f"{root}/metrics").text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_hanging_up_frees_the_place_and_is_counted(client: openai.OpenAI) -> None:
+    cancelled = 'glm_requests_total{end="cancelled"}'
+    before = metric(client, cancelled)
+    stream = client.chat.completions.create(
+        model="any",
+        messages=[{"role": "user", "content": "Count from one to a thousand."}],
+        max_tokens=4000,
+        temperature=1.5,
+        stream=True,
+    )
+    next(iter(stream))
+    stream.close()
+    for _ in range(500):
+        if metric(client, cancelled) == before + 1:
+            break
+        time.sleep(0.02)
+    assert metric(client, cancelled) == before + 1
+    assert metric(client, "glm_requests_running ") == 0
+    assert metric(client, "glm_step_seconds_count") > 0
+    assert metric(client, "glm_threads") > 0
 
 
 def test_a_seed_repeats_an_answer_and_a_stop_text_ends_it(client: openai.OpenAI) -> None:

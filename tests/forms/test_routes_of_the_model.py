@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -21,7 +22,7 @@ from glm_backend.api.original import original_route
 from glm_backend.api.security import require_loopback
 from glm_backend.api.server import make_app
 from glm_backend.engine.request import SamplingParams
-from glm_backend.errors import UpstreamError
+from glm_backend.errors import EngineBusy, UpstreamError
 from glm_backend.models.model import Message
 from glm_backend.services import Services
 from glm_backend.testing import FakeCompletion, FakeModel
@@ -41,8 +42,13 @@ class Parrot(FakeModel):
     context_length: int = 10_000
     recorded_stream: bool = False
 
-    def complete(self, messages: Sequence[Message], params: SamplingParams) -> FakeCompletion:
+    def complete(
+        self, messages: Sequence[Message], params: SamplingParams, *, client: str = ""
+    ) -> FakeCompletion:
+        if self.refuse is not None:
+            raise self.refuse
         self.asked.append((messages, params))
+        self.clients.append(client)
         words = ["回答：", query := messages[-1]["content"]]
         if self.recorded_stream:
             words = ["你好", "👋 ", f"{query}\n第二行"]
@@ -152,7 +158,16 @@ def test_a_body_without_end_is_refused(client: TestClient) -> None:
 
 
 def test_an_answer_in_one_piece(client: TestClient, parrot: Parrot) -> None:
-    answer = ask(client, temperature=0.5, top_p=0.9, top_k=7, repetition_penalty=1.1, seed=3)
+    answer = ask(
+        client,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=7,
+        min_p=0.02,
+        typical_p=0.9,
+        repetition_penalty=1.1,
+        seed=3,
+    )
     values = answer.json()
     assert values["id"].startswith("chatcmpl-")
     assert isinstance(values["created"], int)
@@ -165,10 +180,16 @@ def test_an_answer_in_one_piece(client: TestClient, parrot: Parrot) -> None:
             "finish_reason": "stop",
         }
     ]
-    assert values["usage"] == {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4}
+    assert values["usage"] == {
+        "prompt_tokens": 2,
+        "completion_tokens": 2,
+        "total_tokens": 4,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     params = parrot.asked[0][1]
     assert (params.temperature, params.top_p, params.top_k) == (0.5, 0.9, 7)
-    assert (params.repetition_penalty, params.seed) == (1.1, 3)
+    assert (params.min_p, params.typical_p) == (0.02, 0.9)
+    assert (params.repetition_penalty, params.seed, params.logprobs) == (1.1, 3, None)
 
 
 def test_an_answer_as_events(client: TestClient) -> None:
@@ -229,6 +250,13 @@ def test_content_in_parts_and_the_newer_word_for_system(client: TestClient, parr
          "messages.0.content"),
         ({"messages": [{"role": "assistant", "content": "b"}]}, 400, None),
         ({"n": 2}, 422, "n"),
+        ({"min_p": 2}, 422, "min_p"),
+        ({"typical_p": 0}, 422, "typical_p"),
+        ({"logprobs": 5}, 422, "logprobs"),
+        ({"top_logprobs": 3}, 422, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, 422, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": True}, 422, "top_logprobs"),
+        ({"user": 7}, 422, "user"),
         ({"tools": [{"type": "function"}]}, 422, "tools"),
         ({"temperature": 3}, 422, "temperature"),
         ({"temperature": "hot"}, 422, "temperature"),
@@ -251,6 +279,46 @@ def test_what_cannot_be_answered_is_refused_in_openais_form(
     assert error["message"]
     assert error["param"] == param
     assert answer.json()["detail"]
+
+
+def told(text: str) -> dict[str, Any]:
+    return {"token": text, "logprob": math.log(0.5), "bytes": list(text.encode())}
+
+
+def test_log_probabilities_are_told_on_request(client: TestClient) -> None:
+    (choice,) = ask(client, logprobs=True, top_logprobs=2).json()["choices"]
+    expected = [{**told(text), "top_logprobs": [told(text)]} for text in ("回答：", "你好")]
+    assert choice["logprobs"] == {"content": expected, "refusal": None}
+    events = events_in(ask(client, logprobs=True, top_logprobs=2, stream=True).text)
+    streamed = [event["choices"][0]["logprobs"]["content"] for event in events]
+    assert [entry for content in streamed for entry in content] == expected
+    (choice,) = ask(client, logprobs=True).json()["choices"]
+    assert [entry["top_logprobs"] for entry in choice["logprobs"]["content"]] == [[], []]
+    assert "logprobs" not in ask(client, logprobs=False, top_logprobs=0).json()["choices"][0]
+
+
+def test_clients_take_turns_by_their_address_and_the_user_they_name(
+    services: Services, parrot: Parrot
+) -> None:
+    app = make_app(lambda: services)
+    one, other = (TestClient(app, client=(f"10.0.0.{n}", 5000)) for n in (1, 2))
+    ask(one)
+    one.post("/", json={"prompt": "x"})
+    ask(one, user="Ann")
+    ask(other, user="Ann")
+    assert parrot.clients == ["10.0.0.1 ", "10.0.0.1 ", "10.0.0.1 Ann", "10.0.0.2 Ann"]
+
+
+def test_a_full_line_is_429_with_the_place_and_when_to_ask_again(
+    client: TestClient, parrot: Parrot
+) -> None:
+    parrot.refuse = EngineBusy(waiting=64, place=65)
+    for answer in (ask(client), ask(client, stream=True), client.post("/", json={"prompt": "x"})):
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 0
+        error = answer.json()["error"]
+        assert (error["code"], error["waiting"], error["place"]) == ("EngineBusy", 64, 65)
+        assert "64 requests" in error["message"]
 
 
 def test_no_model_is_503(client: TestClient, services: Services) -> None:
@@ -279,7 +347,9 @@ def test_hanging_up_ends_the_answer(
     slow = FakeModel(["word "] * 1000, pause_s=0.02, delay_s=delay_s)
     start = slow.complete
 
-    def watched(messages: Sequence[Message], params: SamplingParams) -> FakeCompletion:
+    def watched(
+        messages: Sequence[Message], params: SamplingParams, *, client: str
+    ) -> FakeCompletion:
         completion = start(messages, params)
         cancel = completion.cancel
         monkeypatch.setattr(completion, "cancel", lambda: (cancelled.set(), cancel()))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from glm_backend.engine.batch import Stretch
 from glm_backend.engine.request import SamplingParams, Token
 from glm_backend.language_model import LanguageModel, load_model
 from tests.models import golden
@@ -67,6 +68,15 @@ def test_logits_are_the_authors(model: LanguageModel, folder: str) -> None:
         assert difference(model, run) < tolerance(folder), run.name
 
 
+def test_logits_are_the_authors_in_a_batch_too(model: LanguageModel, folder: str) -> None:
+    runs, runner = golden.runs(folder), model._runner
+    batch = [Stretch(slot, 0, run.prompt) for slot, run in enumerate(runs)]
+    for run, logits in zip(runs, runner.forward(batch), strict=True):
+        recorded = run.logits[len(run.prompt) - 1]
+        off = np.abs(logits[run.columns].numpy() - recorded).max()
+        assert off < tolerance(folder), run.name
+
+
 def test_greedy_answers_are_the_authors_alone_and_in_company(
     model: LanguageModel, folder: str
 ) -> None:
@@ -108,19 +118,19 @@ def test_the_other_meaning_of_rope_ratio_gives_other_numbers(folder: str, ratio:
     [("chatglm2-int4", "pytorch_model.bin"), ("chatglm2-int8", "pytorch_model.bin")],
 )
 def test_published_integers_are_read_and_made_as_the_authors_do(folder: str, file: str) -> None:
-    from glm_backend.models.row_quantization import RowQuantized, quantized_by_rows
+    from glm_backend.models.row_quantization import published_weight, quantized_by_rows
 
     arrays = np.load(FIXTURES / folder / "golden.npz")
     stored = torch.load(FIXTURES / folder / file, weights_only=True)
     name = "transformer.encoder.layers.0.self_attention.query_key_value.weight"
     bits = 4 if folder.endswith("int4") else 8
-    published = RowQuantized(stored[name], stored[f"{name}_scale"], bits)
+    published = published_weight(stored[name], stored[f"{name}_scale"], bits)  # type: ignore[arg-type]
     expected = torch.from_numpy(arrays["dequant.layer0.query_key_value.weight"])
-    assert torch.equal(published.dequantized(), expected)
+    assert torch.equal(published.dense(slice(None)), expected)
     weight = torch.from_numpy(arrays["unquantised_fp16.layer0.query_key_value.weight"])
-    ours = quantized_by_rows(weight.half(), bits)  # type: ignore[arg-type]
-    assert torch.equal(ours.q, published.q)
-    assert torch.equal(ours.scale, published.scale)
+    q, scale = quantized_by_rows(weight.half(), bits)  # type: ignore[arg-type]
+    assert torch.equal(q, stored[name])
+    assert torch.equal(scale, stored[f"{name}_scale"])
 
 
 def test_a_folder_of_ids_says_what_it_lacks_when_asked_for_text() -> None:

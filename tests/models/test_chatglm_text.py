@@ -36,14 +36,23 @@ class Letters:
         return ""
 
 
-PIECES = st.sampled_from(["[", "]", "[[训练", "时间]]", "[[训练时间]]", " ", "\n", "a", "好"])
+PIECES = st.sampled_from(
+    ["[", "]", "[[训练", "时间]]", "[[训练时间]]", " ", "\n", "a", "好", ",", "!", ":", "?"]
+)
 
 
 @given(st.lists(PIECES).map("".join))
 def test_an_answer_that_comes_in_pieces_is_the_same(text: str) -> None:
-    detokenizer = AnswerDetokenizer(Letters())
-    pieces = [detokenizer.push(ord(letter)) for letter in text]
-    assert "".join([*pieces, detokenizer.finish()]) == chatglm2_answer(text)
+    for wide, whole in ((False, chatglm2_answer(text)), (True, chatglm1_answer(text))):
+        detokenizer = AnswerDetokenizer(Letters(), wide=wide)
+        pieces = [detokenizer.push(ord(letter)) for letter in text]
+        assert "".join([*pieces, detokenizer.finish()]) == whole
+
+
+def test_an_answer_that_is_carried_on_keeps_the_space_at_its_beginning() -> None:
+    detokenizer = AnswerDetokenizer(Letters(), behind="begun")
+    pieces = [detokenizer.push(ord(letter)) for letter in " and more "]
+    assert "".join([*pieces, detokenizer.finish()]) == " and more"
 
 
 def test_a_plain_answer_of_chatglm3() -> None:

@@ -18,7 +18,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from glm_backend.errors import Cancelled, ModelUnsupported
+from glm_backend.errors import Cancelled, DownloadFailed, ModelMissing, ModelUnsupported
 from glm_backend.models.loader import load
 from glm_backend.models.model import LoadedModel
 from tests.models import chatglm_tiny, tiny
@@ -165,6 +165,43 @@ def test_a_listed_chatglm_is_fetched_with_all_it_needs_and_no_program(tmp_path: 
     assert model.prompt_ids([{"role": "user", "content": "你好"}])
     fetched = {path.name for path in (tmp_path / "ours" / "chatglm2-6b-int4").iterdir()}
     assert fetched == {name for name in files if not name.endswith(".py")}
+
+
+def test_any_repository_of_the_hub_is_fetched_by_its_name(tmp_path: Path) -> None:
+    tiny.make(tmp_path / "theirs")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()}
+    with Hub("team/small-llama", files) as hub:
+        ours = {"model_dir": tmp_path / "models", "hub_endpoint": hub.endpoint}
+        model = load("team/small-llama", **ours)  # type: ignore[arg-type]
+        again = load("team/small-llama", **ours)  # type: ignore[arg-type]
+        assert len(hub.ranges("model.safetensors")) == 1
+        with pytest.raises(DownloadFailed, match="team/other"):
+            load("team/other", **ours)  # type: ignore[arg-type]
+    assert model.name == again.name == "team/small-llama"
+    assert [path.name for path in (tmp_path / "models").iterdir() if path.is_dir()] == [
+        "team--small-llama"
+    ]
+
+
+@pytest.mark.parametrize("repo", ["THUDM/chatglm2-6b-int4", "zai-org/chatglm2-6b-int4"])
+def test_a_listed_model_has_the_names_of_its_repository_too(repo: str, tmp_path: Path) -> None:
+    config = chatglm_tiny.config()
+    chatglm_tiny.save(tmp_path / "chatglm2-6b-int4", config, chatglm_tiny.weights(config))
+    assert load(repo, model_dir=tmp_path).name == "ChatGLM2-6B INT4"
+
+
+def test_a_folder_goes_before_a_repository_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.make(tmp_path / "THUDM" / "chatglm2-6b")
+    monkeypatch.chdir(tmp_path)
+    assert load("THUDM/chatglm2-6b", model_dir=tmp_path / "models").family == "llama"
+
+
+@pytest.mark.parametrize("name", ["../etc", "a/b/c", "a/..", ".a/b", "a/", "/a", "no folder"])
+def test_what_is_neither_a_folder_nor_a_name_is_said_at_once(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="owner/name"):
+        load(name, model_dir=tmp_path)
 
 
 def test_progress_goes_forward_and_can_stop_the_work(tmp_path: Path) -> None:

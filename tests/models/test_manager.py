@@ -26,7 +26,7 @@ from glm_backend.errors import (
 )
 from glm_backend.models.manager import ModelManager, ModelRequest, ModelStatus
 from glm_backend.models.model import LoadedModel
-from tests.models import tiny
+from tests.models import chatglm_tiny, tiny
 
 LONG_S = 120
 
@@ -335,6 +335,25 @@ def test_the_estimate_counts_what_the_present_model_gives_back(
     assert model is not None
     assert manager._given_back("cpu") == model.memory_bytes
     assert manager._given_back("cuda") == 0
+
+
+def test_a_published_chatglm_is_estimated_with_its_integers_and_its_conversations(
+    manager: ModelManager[Held], tmp_path: Path
+) -> None:
+    config = chatglm_tiny.config()
+    weights = chatglm_tiny.weights(config)
+    full = chatglm_tiny.save(tmp_path / "full", config, weights)
+    integers = chatglm_tiny.quantised(weights, 4)
+    int4 = chatglm_tiny.save(tmp_path / "int4", config | {"quantization_bit": 4}, integers)
+    needed = [
+        [manager.estimate(ModelRequest(str(folder), max_context=n)).needed_bytes for n in (1, 101)]
+        for folder in (full, int4)
+    ]
+    a_token = 2 * config["num_layers"] * config["multi_query_group_num"] * config["kv_channels"] * 4
+    assert [more - less for less, more in needed] == [100 * a_token] * 2
+    linear = sum(w.numel() for n, w in weights.items() if ".layers." in n and w.dim() == 2)
+    scales = sum(2 * len(w) for n, w in weights.items() if ".layers." in n and w.dim() == 2)
+    assert needed[0][0] - needed[1][0] == linear * 4 - linear // 2 - scales
 
 
 def test_an_estimate_of_nothing_says_so(manager: ModelManager[Held], tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +9,26 @@ from tests.store.talk import Clock
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def empty_sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'glm.sqlite3'}"
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, empty_sqlite_url: str, tmp_path: Path) -> str:
+    shutil.copy(sqlite_template, tmp_path / "glm.sqlite3")
+    return empty_sqlite_url
+
+
+@pytest.fixture(params=["sqlite_url", "postgres_url"], ids=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    """What uses this runs on both databases."""
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=["empty_sqlite_url", "empty_postgres_url"], ids=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """The same, on databases that were never opened."""
+    return str(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

@@ -70,25 +70,6 @@ def test_settings_of_a_conversation_are_replaced(store: Store, user_id: str) -> 
     assert store.conversation(user_id, conversation.id).settings == {"temperature": 0}
 
 
-def test_delete_hides_and_restore_brings_back_with_everything(store: Store, user_id: str) -> None:
-    kept = store.create_conversation(user_id)
-    gone = store.create_conversation(user_id)
-    ask(store, user_id, gone.id)
-    before = store.path(user_id, gone.id)
-    assert store.delete(user_id, [gone.id, gone.id, "unknown"]) == 1
-    assert store.delete(user_id, [gone.id]) == 0
-    with pytest.raises(UnknownConversation):
-        store.conversation(user_id, gone.id)
-    assert [row.id for row in store.list_conversations(user_id, limit=10)] == [kept.id]
-    assert store.restore(user_id, [gone.id, kept.id]) == 1
-    assert store.path(user_id, gone.id) == before
-
-
-def test_thousands_are_deleted_at_once(store: Store, user_id: str) -> None:
-    ids = [store.create_conversation(user_id).id for _ in range(30)]
-    assert store.delete(user_id, [*ids, *(f"{n:032x}" for n in range(40_000))]) == 30
-
-
 _DOORS: list[Callable[[Store, str, str, str], object]] = [
     lambda store, user, conversation, _: store.conversation(user, conversation),
     lambda store, user, conversation, _: store.path(user, conversation),
@@ -103,6 +84,8 @@ _DOORS: list[Callable[[Store, str, str, str], object]] = [
     lambda store, user, conversation, message: store.begin_answer(
         user, conversation, message, ANSWER, "x"
     ),
+    lambda store, user, conversation, message: store.fork_conversation(user, conversation, message),
+    lambda store, user, conversation, message: store.rate(user, conversation, message, 1),
     lambda store, user, conversation, _: store.select_conversations(user, [conversation]),
 ]
 
@@ -119,9 +102,9 @@ def test_every_door_is_closed_to_others_and_after_deletion(
         door(store, stranger, conversation.id, question.id)
     with pytest.raises(UnknownConversation):
         door(store, user_id, "0" * 32, question.id)
-    assert store.delete(stranger, [conversation.id]) == 0
+    assert store.delete(stranger, [conversation.id]) == []
     store.delete(user_id, [conversation.id])
-    assert store.restore(stranger, [conversation.id]) == 0
+    assert store.restore(stranger, [conversation.id]) == []
     with pytest.raises(UnknownConversation):
         door(store, user_id, conversation.id, question.id)
     store.restore(user_id, [conversation.id])

@@ -3,12 +3,32 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
-from glm_backend.errors import InvalidParameter
-from glm_backend.store import ConversationFilter, Store
-from tests.store.talk import ANSWER, Clock, ask
+from glm_backend.errors import InvalidParameter, UnknownUser
+from glm_backend.store import (
+    AnswerUpdate,
+    ConversationFilter,
+    ConversationRow,
+    Everybody,
+    FoundConversations,
+    ImportedConversation,
+    ImportedMessage,
+    Store,
+    highlights,
+)
+from glm_backend.store.conversations import new_id
+from glm_backend.store.tokens import query_tokens
+from glm_backend.store.values import Role
+from tests.store.talk import ANSWER, Clock, ask, finished
+from tests.store.test_tokens import TEXT, holds
+
+_storable = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+ANY_TEXT = TEXT | st.text(_storable, max_size=12)
 
 
 @pytest.fixture
@@ -41,6 +61,15 @@ def titles(store: Store, user_id: str) -> Iterator[dict[str, str]]:
         ("a_b", {"percent"}),
         ("\\", {"percent"}),
         ("what is", {"percent", "same"}),
+        ("is what", {"percent", "same"}),
+        ("what select", set()),
+        ("hat", set()),
+        ("气怎么", {"weather"}),
+        ("怎样", set()),
+        ("ＳＱＬ", {"code"}),
+        ("*", set()),
+        ('"', set()),
+        ("a OR b NOT c", set()),
         ("'; DROP TABLE messages; --", set()),
         ("", {"weather", "percent", "code", "same"}),
     ],
@@ -62,6 +91,127 @@ def test_words_are_found_in_titles_and_in_branches_that_are_not_shown(
     store.begin_answer(user_id, conversation.id, question.id, ANSWER, "me")
     for text in ("子", "notes", "old"):
         assert store.count_conversations(user_id, ConversationFilter(text=text)) == 1
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(title=ANY_TEXT, texts=st.tuples(ANY_TEXT, ANY_TEXT), query=ANY_TEXT)
+@example(title="", texts=("a\u180eb", ""), query="a\u180eb")
+@example(title="", texts=("\u180e", ""), query="\u180e")
+def test_any_query_finds_what_it_promises_to_find(
+    store: Store, user_id: str, title: str, texts: tuple[str, str], query: str
+) -> None:
+    now = store.now()
+    roles: tuple[Role, ...] = ("user", "assistant")
+    messages = [
+        ImportedMessage(
+            id=new_id(now),
+            parent_id=None,
+            role=role,
+            content=text,
+            status="complete",
+            created_at=now,
+        )
+        for role, text in zip(roles, texts, strict=True)
+    ]
+    given_id = new_id(now)
+    made = ImportedConversation(given_id, title, now, now, messages)
+    (outcome,) = store.import_conversations(user_id, [made])
+    assert outcome.state == "imported"
+    found = store.select_conversations(user_id, [given_id], ConversationFilter(text=query))
+    expected = not any(query_tokens(query)) or any(holds(text, query) for text in (title, *texts))
+    assert found == [given_id] * expected
+
+
+def test_a_row_that_was_found_shows_where(store: Store, user_id: str) -> None:
+    conversation = store.create_conversation(user_id, title="Notes on rain")
+    ask(store, user_id, conversation.id, "w " * 200 + "今天天气怎么样 " + "w " * 200, "rain")
+
+    def found(text: str) -> ConversationRow:
+        (row,) = store.list_conversations(user_id, limit=9, filter=ConversationFilter(text=text))
+        return row
+
+    question, answer = store.path(user_id, conversation.id)
+    row = found("天气")
+    assert row.hit_id == question.id
+    assert [row.preview[a:b] for a, b in highlights(row.preview, "天气")] == ["天气"]
+    assert found("rain").hit_id == answer.id
+    assert (found("notes").hit_id, found("notes").preview) == (None, "rain")
+
+
+def test_titles_and_answers_are_found_as_they_are_now(store: Store, user_id: str) -> None:
+    conversation = store.create_conversation(user_id, title="before")
+    _, answer = store.begin_turn(user_id, conversation.id, None, "q", ANSWER, "me")
+    store.write_answers([AnswerUpdate(answer.id, "growing")])
+    store.rename(user_id, conversation.id, "after")
+
+    def count(text: str) -> int:
+        return store.count_conversations(user_id, ConversationFilter(text=text))
+
+    assert (count("before"), count("after"), count("growing")) == (0, 1, 0)
+    store.write_answers([finished(answer, "grown")])
+    store.write_answers([finished(answer, "fully ripe")])
+    assert (count("growing"), count("grown"), count("ripe")) == (0, 0, 1)
+
+
+def test_a_word_far_into_a_very_long_text_is_found(store: Store, user_id: str) -> None:
+    conversation = store.create_conversation(user_id)
+    varied = " ".join(f"{n:x}" for n in range(300_000))
+    ask(store, user_id, conversation.id, f"{varied} 尾声在此", "a")
+    for text in ("尾声在此", "493df", "在"):
+        assert store.count_conversations(user_id, ConversationFilter(text=text)) == 1
+
+
+def test_answers_are_filtered_by_precision_status_and_rating(store: Store, user_id: str) -> None:
+    names = {}
+    for name, quantization, status in (
+        ("good", "int4", "complete"),
+        ("failed", "int4", "failed"),
+        ("stopped", "int8", "stopped"),
+    ):
+        conversation = store.create_conversation(user_id, title=name).id
+        names[conversation] = name
+        parameters = replace(ANSWER, quantization=quantization)
+        _, answer = store.begin_turn(user_id, conversation, None, "q", parameters, "me")
+        store.write_answers([replace(finished(answer, "a"), status=status)])
+        if name == "good":
+            store.rate(user_id, conversation, answer.id, 1)
+
+    def found(**filter: Any) -> set[str]:
+        by = ConversationFilter(**filter)
+        rows = store.list_conversations(user_id, limit=9, filter=by)
+        assert store.count_conversations(user_id, by) == len(rows)
+        assert store.find_conversations(user_id, limit=9, filter=by) == FoundConversations(
+            rows, len(rows)
+        )
+        return {names[row.id] for row in rows}
+
+    assert found(quantization="int4") == {"good", "failed"}
+    assert found(status="stopped") == {"stopped"}
+    assert found(status="complete") == {"good"}
+    assert found(rating=1) == {"good"}
+    assert found(quantization="int4", status="failed", model=ANSWER.model) == {"failed"}
+    assert found(quantization="int8", status="failed") == set()
+
+
+def test_who_may_reads_everybody_s_and_filters_by_user(store: Store, user_id: str) -> None:
+    other = store.ensure_user("李")
+    for user, title in ((user_id, "mine"), (other, "theirs")):
+        conversation = store.create_conversation(user, title=title)
+        ask(store, user, conversation.id, "secret words")
+    everybody = Everybody.EVERYBODY
+    rows = store.list_conversations(everybody, limit=9, filter=ConversationFilter(text="secret"))
+    assert [(row.user, row.title) for row in rows] == [("李", "theirs"), ("local", "mine")]
+    theirs = ConversationFilter(user="李")
+    assert store.count_conversations(everybody, theirs) == 1
+    assert store.count_conversations(user_id, theirs) == 0
+    assert len(store.select_conversations(everybody)) == 2
+    assert store.count_conversations("everybody") == 0
+    assert store.user_names() == ["local", "李"]
+    assert store.user_named("李") == other
+    with pytest.raises(UnknownUser, match="nobody"):
+        store.user_named("nobody")
 
 
 def test_a_row_tells_what_is_in_the_conversation(store: Store, user_id: str) -> None:
@@ -86,6 +236,7 @@ def test_a_row_tells_what_is_in_the_conversation(store: Store, user_id: str) -> 
     assert len(row.preview) <= 160
     assert row.created_at == conversation.created_at
     assert row.updated_at > row.created_at
+    store.write_answers([finished(answer, "two")])
     assert store.models_used(user_id) == ["chatglm3-6b", "smollm2-135m"]
 
 
@@ -95,6 +246,9 @@ def test_the_latest_change_comes_first_page_by_page(store: Store, user_id: str) 
     expected = [ids[3], *(i for i in reversed(ids) if i != ids[3])]
     pages = [store.list_conversations(user_id, limit=10, offset=offset) for offset in (0, 10, 20)]
     assert [row.id for page in pages for row in page] == expected
+    for offset, page in zip((0, 10, 20, 30), [*pages, []], strict=True):
+        found = store.find_conversations(user_id, limit=10, offset=offset)
+        assert (found.rows, found.count) == (page, 25)
     assert [len(page) for page in pages] == [10, 10, 5]
     assert store.list_conversations(user_id, limit=10, offset=30) == []
     assert store.count_conversations(user_id) == 25

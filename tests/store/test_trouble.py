@@ -169,11 +169,10 @@ def test_a_database_of_a_newer_version_is_refused_unharmed(file: Path) -> None:
     with closing(sqlite3.connect(file)) as future:
         future.execute("UPDATE alembic_version SET version_num = '9999'")
         future.commit()
-        dump = list(future.iterdump())
+    before = file.read_bytes()
     with pytest.raises(StoreTooNew, match="9999"):
         Store.open(f"sqlite:///{file}")
-    with closing(sqlite3.connect(file)) as future:
-        assert list(future.iterdump()) == dump
+    assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from tests.store.talk import Clock
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(sqlite_template: Path, tmp_path: Path) -> Iterator[Store]:
+    shutil.copy(sqlite_template, tmp_path / "glm.sqlite3")
     store = Store.open(f"sqlite:///{tmp_path / 'glm.sqlite3'}", now=Clock())
     yield store
     store.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from glm_backend.errors import UnknownConversation
 from glm_backend.store import AnswerUpdate, ConversationFilter, Store
-from glm_backend.transfer import export_csv
+from glm_backend.transfer import Selection, export
 from glm_backend.transfer.records import CSV_COLUMNS
 from tests.store.talk import ANSWER, ask
 
@@ -37,7 +37,7 @@ def _safe(text: str) -> str:
 def test_one_row_a_message_with_everything_known_of_it(store: Store, user_id: str) -> None:
     conversation = store.create_conversation(user_id, title='A, "quoted" title')
     question, answer = ask(store, user_id, conversation.id, "你好\r\n再见", 'Hello, "you"\n')
-    rows = _read(export_csv(store, user_id))
+    rows = _read(export(store, user_id, "csv"))
     assert list(rows[0]) == list(CSV_COLUMNS)
     shared = {
         "conversation_id": conversation.id,
@@ -87,8 +87,10 @@ def test_one_row_a_message_with_everything_known_of_it(store: Store, user_id: st
 def test_lines_end_as_the_standard_says_and_a_mark_comes_on_request(
     store: Store, user_id: str
 ) -> None:
-    assert list(export_csv(store, user_id)) == [",".join(CSV_COLUMNS).encode() + b"\r\n"]
-    assert b"".join(export_csv(store, user_id, bom=True)).startswith(b"\xef\xbb\xbfconversation_id")
+    assert list(export(store, user_id, "csv")) == [",".join(CSV_COLUMNS).encode() + b"\r\n"]
+    assert b"".join(export(store, user_id, "csv", bom=True)).startswith(
+        b"\xef\xbb\xbfconversation_id"
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,18 +113,20 @@ def test_lines_end_as_the_standard_says_and_a_mark_comes_on_request(
 def test_no_text_is_taken_for_a_formula(store: Store, user_id: str, text: str, cell: str) -> None:
     conversation = store.create_conversation(user_id)
     ask(store, user_id, conversation.id, text, text)
-    for row in _read(export_csv(store, user_id)):
+    for row in _read(export(store, user_id, "csv")):
         assert row["content"] == cell
     titled = store.create_conversation(user_id, title=f"= {text.strip()}")
     ask(store, user_id, titled.id)
-    assert _read(export_csv(store, user_id, [titled.id]))[0]["conversation_title"].startswith("'=")
+    assert _read(export(store, user_id, "csv", Selection([titled.id])))[0][
+        "conversation_title"
+    ].startswith("'=")
 
 
 def test_a_negative_number_stays_a_number(store: Store, user_id: str) -> None:
     conversation = store.create_conversation(user_id)
     _, answer = store.begin_turn(user_id, conversation.id, None, "q", ANSWER, "me")
     store.write_answers([AnswerUpdate(answer.id, "a", ttft_ms=-0.5)])
-    assert _read(export_csv(store, user_id))[1]["ttft_ms"] == "-0.5"
+    assert _read(export(store, user_id, "csv"))[1]["ttft_ms"] == "-0.5"
 
 
 @settings(
@@ -136,7 +140,7 @@ def test_any_text_comes_back_from_both_readers(
     ask(store, user_id, conversation.id, question, answer)
     for read in (_read, _read_pandas):
         for bom in (False, True):
-            rows = read(export_csv(store, user_id, [conversation.id], bom=bom))
+            rows = read(export(store, user_id, "csv", Selection([conversation.id]), bom=bom))
             assert [row["content"] for row in rows] == [_safe(question), _safe(answer)]
 
 
@@ -146,7 +150,7 @@ def test_an_answer_that_is_being_written_is_exported_as_far_as_it_is(
     conversation = store.create_conversation(user_id)
     _, answer = store.begin_turn(user_id, conversation.id, None, "q", ANSWER, "me")
     store.write_answers([AnswerUpdate(answer.id, "so far")])
-    row = _read(export_csv(store, user_id))[1]
+    row = _read(export(store, user_id, "csv"))[1]
     assert (row["status"], row["content"], row["completion_tokens"]) == ("generating", "so far", "")
 
 
@@ -155,7 +159,7 @@ def test_every_branch_is_exported_in_the_order_of_arrival(store: Store, user_id:
     question, _ = ask(store, user_id, conversation.id, "one", "first")
     store.begin_answer(user_id, conversation.id, question.id, ANSWER, "me")
     ask(store, user_id, conversation.id, "uno", "primo")
-    rows = _read(export_csv(store, user_id))
+    rows = _read(export(store, user_id, "csv"))
     assert [(r["turn"], r["branch"], r["content"]) for r in rows] == [
         ("1", "1", "one"),
         ("1", "1", "first"),
@@ -171,16 +175,16 @@ def test_a_selection_is_exported_in_order_of_age_and_only_ones_own(
     ids = [store.create_conversation(user_id).id for _ in range(3)]
     for n, conversation_id in enumerate(ids):
         ask(store, user_id, conversation_id, f"question {n}")
-    rows = _read(export_csv(store, user_id, [ids[2], ids[0], ids[2]]))
+    rows = _read(export(store, user_id, "csv", Selection([ids[2], ids[0], ids[2]])))
     assert [r["content"] for r in rows if r["role"] == "user"] == ["question 0", "question 2"]
     by_text = ConversationFilter(text="question 1")
-    rows = _read(export_csv(store, user_id, filter=by_text))
+    rows = _read(export(store, user_id, "csv", Selection(filter=by_text)))
     assert {r["conversation_id"] for r in rows} == {ids[1]}
-    assert _read(export_csv(store, user_id, ids[:1], by_text)) == []
+    assert _read(export(store, user_id, "csv", Selection(ids[:1], by_text))) == []
     store.delete(user_id, [ids[1]])
     for stranger, wanted in ((user_id, ids[1]), (user_id, "x"), (store.ensure_user("s"), ids[0])):
         with pytest.raises(UnknownConversation, match=wanted):
-            export_csv(store, stranger, [wanted])
+            export(store, stranger, "csv", Selection([wanted]))
 
 
 def test_memory_does_not_grow_with_the_export(store: Store, user_id: str) -> None:
@@ -191,7 +195,7 @@ def test_memory_does_not_grow_with_the_export(store: Store, user_id: str) -> Non
             ask(store, user_id, conversation.id, "q", "长" * 30_000)
         tracemalloc.start()
         try:
-            assert sum(map(len, export_csv(store, user_id))) > answers * 90_000
+            assert sum(map(len, export(store, user_id, "csv"))) > answers * 90_000
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -203,10 +207,10 @@ def test_memory_does_not_grow_with_the_export(store: Store, user_id: str) -> Non
 def test_an_export_may_be_read_by_many_threads_in_turn_and_left_in_the_middle(
     store: Store, user_id: str
 ) -> None:
-    for n in range(30):
+    for n in range(120):
         conversation = store.create_conversation(user_id)
         ask(store, user_id, conversation.id, f"q{n}", "a" * 10_000)
-    chunks = export_csv(store, user_id)
+    chunks = export(store, user_id, "csv")
     read = []
     while True:
         with ThreadPoolExecutor(1) as pool:  # a web server takes any thread for the next chunk
@@ -215,8 +219,8 @@ def test_an_export_may_be_read_by_many_threads_in_turn_and_left_in_the_middle(
             break
         read.append(chunk)
     assert len(read) > 2
-    assert b"".join(read) == b"".join(export_csv(store, user_id))
-    left = export_csv(store, user_id)
+    assert b"".join(read) == b"".join(export(store, user_id, "csv"))
+    left = export(store, user_id, "csv")
     next(left)
     del left
     assert store.create_conversation(user_id)

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from glm_backend.errors import UnknownConversation
 from glm_backend.store import AnswerUpdate, Store
-from glm_backend.transfer import export_json
+from glm_backend.transfer import Selection, export
 from glm_backend.transfer.records import CSV_COLUMNS, MESSAGE_FIELDS
 from tests.store.talk import ANSWER, ask
 from tests.transfer.test_csv import TEXT
@@ -34,7 +34,7 @@ def _read(chunks: Iterator[bytes]) -> Any:
 def test_a_store_without_conversations_gives_a_whole_document(
     store: Store, user_id: str, schema: Draft202012Validator
 ) -> None:
-    document = _read(export_json(store, user_id))
+    document = _read(export(store, user_id, "json"))
     schema.validate(document)
     assert document == {
         "format": "glm-chat",
@@ -52,7 +52,7 @@ def test_whole_conversations_with_everything_known_of_them(
     question, answer = ask(store, user_id, conversation.id, "=你好\r\n", "Hello!")
     running = store.begin_answer(user_id, conversation.id, question.id, ANSWER, "me")
     store.write_answers([AnswerUpdate(running.id, "so f")])
-    document = _read(export_json(store, user_id))
+    document = _read(export(store, user_id, "json"))
     schema.validate(document)
     first, second = document["conversations"]
     assert first == {
@@ -64,6 +64,10 @@ def test_whole_conversations_with_everything_known_of_them(
         "tags": [],
         "settings": {},
         "head_id": None,
+        "pinned": False,
+        "archived_at": None,
+        "source": None,
+        "forked_from": None,
         "messages": [],
     }
     assert second["settings"] == {"temperature": 0.5, "提示": [1]}
@@ -95,7 +99,7 @@ def test_any_text_comes_back_exactly(
 ) -> None:
     conversation = store.create_conversation(user_id, settings={texts[0]: stop})
     ask(store, user_id, conversation.id, *texts)
-    document = _read(export_json(store, user_id, [conversation.id]))
+    document = _read(export(store, user_id, "json", Selection([conversation.id])))
     schema.validate(document)
     (only,) = document["conversations"]
     assert only["settings"] == {texts[0]: stop}
@@ -104,12 +108,12 @@ def test_any_text_comes_back_exactly(
 
 def test_chinese_stays_readable(store: Store, user_id: str) -> None:
     ask(store, user_id, store.create_conversation(user_id).id, "你好，世界 😀")
-    assert "你好，世界 😀" in b"".join(export_json(store, user_id)).decode()
+    assert "你好，世界 😀" in b"".join(export(store, user_id, "json")).decode()
 
 
 def test_nobody_exports_what_is_not_theirs(store: Store, user_id: str) -> None:
     conversation = store.create_conversation(user_id)
     stranger = store.ensure_user("stranger")
-    assert _read(export_json(store, stranger))["conversations"] == []
+    assert _read(export(store, stranger, "json"))["conversations"] == []
     with pytest.raises(UnknownConversation):
-        export_json(store, stranger, [conversation.id])
+        export(store, stranger, "json", Selection([conversation.id]))

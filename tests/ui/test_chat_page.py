@@ -7,9 +7,16 @@ from collections.abc import Callable
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from glm_backend.chat import ChatService
 from glm_backend.errors import StoreFull
+from glm_backend.models.manager import ModelRequest
 from glm_backend.services import Services
+from glm_backend.store import Store
+from tests.postgres import PostgresServer
 from tests.ui.conftest import shown
+from ui import messages
+from ui.chat_view import read_chat
+from ui.messages import waiting_text
 
 Visit = Callable[..., AppTest]
 
@@ -61,6 +68,18 @@ def test_a_refusal_is_in_the_readers_language(visit: Visit, services: Services) 
     assert "模型尚未就绪" in app.error[0].value
 
 
+@pytest.mark.parametrize(("language", "said"), [("en", "Number 3 in line"), ("zh", "排在第 3 位")])
+def test_whoever_waits_sees_the_place_in_line(
+    visit: Visit, services: Services, monkeypatch: pytest.MonkeyPatch, language: str, said: str
+) -> None:
+    model = services.models.model  # type: ignore[attr-defined]
+    model.place, drawn = 3, []
+    monkeypatch.setattr(messages, "waiting_text", lambda n: drawn.append(waiting_text(n)) or "")
+    app = _ask(visit("CHAT", language=language), "say 3 words after 400 ms")
+    assert any(said in text for text in drawn)
+    assert "w0 w1 w2" in app.chat_message[1].markdown[0].value
+
+
 def test_an_unknown_conversation_is_said_and_not_made(visit: Visit, services: Services) -> None:
     app = visit("CHAT", c="nothing")
     assert "There is no conversation nothing" in app.warning[0].value
@@ -109,6 +128,24 @@ def test_the_context_meter_warns_before_messages_are_left_out(
     assert "had no room" in shown(app)
 
 
+@pytest.mark.parametrize(
+    ("family", "context", "shown_as"),
+    [
+        ("chatglm", 2048, "0 of 2,048 tokens"),
+        ("chatglm3", 8192, "0 of 8,192 tokens"),
+        ("chatglm2", 32_768, "0 of 8,192 tokens (maximum length in Settings; the model could take"),
+        ("glm4", 32_768, "0 of 32,768 tokens"),
+    ],
+)
+def test_a_new_chat_shows_how_much_the_family_can_take(
+    visit: Visit, services: Services, family: str, context: int, shown_as: str
+) -> None:
+    fake = services.models.model  # type: ignore[attr-defined]
+    fake.family, fake.context_length = family, context
+    services.models.load(ModelRequest(family))
+    assert shown_as in visit("CHAT").get("progress")[0].proto.text
+
+
 def test_an_answer_that_cannot_be_saved_says_so(
     visit: Visit, services: Services, answered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,3 +175,88 @@ def test_a_stored_setting_out_of_range_is_said_at_the_question(
     services.store.set_user_settings(services.user_id, {"temperature": 99})
     app = _ask(visit("CHAT"), "hello")
     assert "temperature" in app.error[0].value
+
+
+def test_an_answer_that_was_cut_off_is_carried_on_as_another_version(
+    visit: Visit, services: Services
+) -> None:
+    app = visit("CHAT")
+    services.store.set_user_settings(services.user_id, {"max_new_tokens": 2})
+    _ask(app, "say 6 words")
+    assert "reached its maximum length" in shown(app)
+    conversation = app.query_params["c"]
+    answer = services.store.path(services.user_id, conversation)[-1]
+    services.store.set_user_settings(services.user_id, {"max_new_tokens": 100})
+    app.button(key=f"continue_{answer.id}").click().run()
+    assert "2 / 2" in shown(app)
+    carried_on = services.store.path(services.user_id, conversation)[-1]
+    assert carried_on.content.startswith(answer.content)
+    assert "w5" in app.chat_message[-1].markdown[0].value
+    assert f"continue_{carried_on.id}" not in [button.key for button in app.button]
+
+
+def test_a_conversation_branches_off_at_a_message_and_stays_as_it_is(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    app = _ask(visit("CHAT", c=answered), "more of it")
+    answer = services.store.path(services.user_id, answered)[1]
+    app.button(key=f"fork_{answer.id}").click().run()
+    fork = app.query_params["c"]
+    assert fork != answered
+    assert len(app.chat_message) == 2
+    assert "branched off from another conversation" in shown(app)
+    assert len(services.store.path(services.user_id, answered)) == 4
+
+
+def test_a_thumb_is_kept_at_once_and_a_note_with_it(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    app = visit("CHAT", c=answered)
+    answer = services.store.path(services.user_id, answered)[-1]
+    assert f"add_note_{answer.id}" not in [button.key for button in app.button]
+    app.feedback(key=f"rating_{answer.id}").set_value(1).run()
+    assert services.store.path(services.user_id, answered)[-1].rating == 1
+    app.button(key=f"add_note_{answer.id}").click().run()
+    app.text_area(key=f"note_{answer.id}").set_value("say `why` :tada:").run()
+    app.button(key="note_keep").click().run()
+    assert services.store.path(services.user_id, answered)[-1].comment == "say `why` :tada:"
+    assert "say `why`" in shown(app)
+    app.feedback(key=f"rating_{answer.id}").set_value(None).run()
+    kept = services.store.path(services.user_id, answered)[-1]
+    assert (kept.rating, kept.comment) == (None, "say `why` :tada:")
+
+
+def test_archived_conversations_leave_the_list_beside_the_chat(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    app = visit("CHAT")
+    assert "an old question" in [link.proto.label for link in app.get("page_link")]
+    services.store.archive(services.user_id, [answered])
+    app.run()
+    assert "an old question" not in [link.proto.label for link in app.get("page_link")]
+
+
+def test_while_the_database_is_away_the_answer_goes_on_in_sight_and_is_saved_after(
+    postgres: PostgresServer, postgres_url: str, visit: Visit, services: Services
+) -> None:
+    services.store.close()
+    store = Store.open(postgres_url)
+    services.store, services.chat = store, ChatService(store, services.model)
+    services.user_id = store.ensure_user("local")
+    app = _ask(visit("CHAT"), "hello")
+    conversation = app.query_params["c"]
+    live = services.chat.send(services.user_id, conversation, "say 30 words every 100 ms")
+    app.session_state["last_view"] = read_chat(services, conversation, last=30)
+    postgres.kill()
+    try:
+        app.run()
+        assert not app.exception
+        assert "does not answer" in app.warning[0].value
+        assert "w29" in app.chat_message[-1].markdown[0].value
+        assert "not saved yet" in "\n".join(warning.value for warning in app.warning)
+    finally:
+        postgres.start()
+    assert live.wait_saved(20)
+    app.run()
+    assert not app.warning
+    assert "w29" in app.chat_message[-1].markdown[0].value

@@ -1,4 +1,4 @@
-"""The history page's logic; marking rows and downloads are in tests/browser."""
+"""The history page: found, marked, changed, read; downloads and menus are in tests/browser."""
 
 from __future__ import annotations
 
@@ -9,63 +9,131 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from glm_backend.services import Services
+from glm_backend.store import ConversationFilter
 from tests.ui.conftest import shown
+from ui.history.changes import Change
+from ui.job import Job
 
 Visit = Callable[..., AppTest]
 
 
+def _ask(services: Services, question: str) -> str:
+    conversation = services.store.create_conversation(services.user_id).id
+    services.chat.send(services.user_id, conversation, question).wait_saved(10)
+    return conversation
+
+
 @pytest.fixture
-def page(visit: Visit, services: Services) -> AppTest:
-    """Over 23 conversations."""
-    for i in range(23):
-        conversation = services.store.create_conversation(services.user_id).id
-        services.chat.send(services.user_id, conversation, f"question {i:02}").wait_saved(10)
+def ids(services: Services) -> list[str]:
+    """23 conversations, the oldest first."""
+    return [_ask(services, f"question {i:02}") for i in range(23)]
+
+
+@pytest.fixture
+def page(visit: Visit, services: Services, ids: list[str]) -> AppTest:
+    """Over the 23, and an archived one with a tag that can be chosen."""
+    aside = services.store.create_conversation(services.user_id, title="aside").id
+    services.store.tag(services.user_id, [aside], "报告")
+    services.store.archive(services.user_id, [aside])
     return visit("HISTORY")
 
 
+def _titles(page: AppTest) -> list[str]:
+    links = [link.proto.label for link in page.get("page_link")]
+    return [label.strip("*") for label in links if label.startswith("**")]
+
+
+def _mark(page: AppTest, *ids: str) -> AppTest:
+    for each in ids:
+        page.checkbox(key=f"mark_{each}").check().run()
+    assert not page.exception
+    return page
+
+
+def _on_shelf(page: AppTest, shelf: str) -> AppTest:
+    page.session_state["history_shelf"] = shelf
+    return page.run()
+
+
+def _tag(page: AppTest, tag: str) -> AppTest:
+    page.selectbox(key="history_tag_name").set_value(tag)
+    return page.button(key="history_tag_them").click().run()
+
+
+# --- finding
+
+
 def test_the_newest_twenty_are_on_the_first_page(page: AppTest) -> None:
-    table = page.dataframe[0].value
-    assert list(table["title"])[:2] == ["question 22", "question 21"]
-    assert len(table) == 20
-    assert set(table["models"]) == {"fake"}
+    assert _titles(page)[:2] == ["question 22", "question 21"]
+    assert len(_titles(page)) == 20
+    assert "2 messages · fake" in shown(page)
     assert "all 23 that were found" in shown(page)
 
 
-def test_words_narrow_the_list(page: AppTest) -> None:
+def test_what_is_searched_for_is_marked_in_what_is_found(page: AppTest) -> None:
     page.text_input(key="history_search").set_value("question 1").run()
-    assert len(page.dataframe[0].value) == 10
+    assert len(_titles(page)) == 10
+    assert _titles(page)[0] == ":yellow-background[question] :yellow-background[1]9"
     page.text_input(key="history_search").set_value("no such words").run()
     assert "Nothing was found" in page.info[0].value
     assert page.button(key="history_delete").disabled
 
 
-def test_days_and_models_narrow_the_list(page: AppTest) -> None:
+def test_one_chinese_character_is_enough(page: AppTest, services: Services) -> None:
+    _ask(services, "季度报告怎么写")
+    page.text_input(key="history_search").set_value("报").run()
+    assert _titles(page) == ["季度:yellow-background[报]告怎么写"]
+
+
+def test_what_people_wrote_stays_text_beside_the_marks(page: AppTest, services: Services) -> None:
+    its_id = _ask(services, "hostile")
+    title = "![pixel](http://leak.example/a) <b>hostile</b>:tada: :red[x]"
+    services.store.rename(services.user_id, its_id, title)
+    page.text_input(key="history_search").set_value("hostile").run()
+    label = _titles(page)[0]
+    assert label.count(":yellow-background[hostile]") == 1
+    rest = label.replace(":yellow-background[hostile]", "")
+    assert "\\!\\[pixel\\]\\(" in rest
+    assert ":tada:" not in rest
+    assert ":red[" not in rest
+
+
+def test_days_and_what_answers_are_like_narrow_the_list(page: AppTest, services: Services) -> None:
     today = datetime.now(UTC).date()
     page.date_input(key="history_days").set_value((today, today)).run()
     assert "all 23" in shown(page)
     long_ago = today - timedelta(days=90)
     page.date_input(key="history_days").set_value((long_ago, long_ago)).run()
     assert "Nothing was found" in page.info[0].value
-    page.date_input(key="history_days").set_value(()).run()
+    page.button(key="history_clear").click().run()
     page.selectbox(key="history_model").set_value("fake").run()
+    page.selectbox(key="history_status").set_value("complete").run()
+    page.selectbox(key="history_quantization").set_value("none").run()
+    assert "all 23" in shown(page)
+    page.selectbox(key="history_status").set_value("failed").run()
+    assert "Nothing was found" in page.info[0].value
+    page.button(key="history_clear").click().run()
     assert "all 23" in shown(page)
 
 
-def test_deleting_what_was_found_asks_first_and_can_be_undone(
-    page: AppTest, services: Services
+def test_rated_answers_are_found_by_their_rating(
+    page: AppTest, services: Services, ids: list[str]
 ) -> None:
+    answer = services.store.path(services.user_id, ids[7])[-1]
+    services.chat.rate(services.user_id, ids[7], answer.id, -1)
+    page.selectbox(key="history_rating").set_value(-1).run()
+    assert _titles(page) == ["question 07"]
+
+
+def test_the_filters_are_still_set_after_reading_one(page: AppTest, ids: list[str]) -> None:
     page.text_input(key="history_search").set_value("question 1").run()
-    page.button(key="history_delete").click().run()
-    assert "Delete 10 conversations?" in shown(page)
-    page.button(key="history_delete_yes").click().run()
-    assert services.store.count_conversations(services.user_id) == 13
-    page.button(key="history_undo").click().run()
-    assert services.store.count_conversations(services.user_id) == 23
-
-
-def test_an_empty_history_says_so(visit: Visit) -> None:
-    app = visit("HISTORY", language="zh")
-    assert "没有找到" in app.info[0].value
+    page.query_params["c"] = ids[12]
+    page.run()
+    assert "question 12" in page.subheader[0].value
+    del page.query_params["c"]
+    page.run()
+    assert page.text_input(key="history_search").value == "question 1"
+    assert len(_titles(page)) == 10
 
 
 def test_a_shorter_list_is_shown_from_a_page_that_it_has(visit: Visit, services: Services) -> None:
@@ -74,7 +142,235 @@ def test_a_shorter_list_is_shown_from_a_page_that_it_has(visit: Visit, services:
     page = visit("HISTORY")
     page.session_state["history_page"] = 3
     page.run()
-    assert len(page.dataframe[0].value) == 5
+    assert len(_titles(page)) == 5
     page.text_input(key="history_search").set_value("a ").run()
     assert not page.exception
-    assert len(page.dataframe[0].value) == 3
+    assert len(_titles(page)) == 3
+
+
+def test_an_empty_history_shows_the_way_to_a_chat_and_to_an_import(visit: Visit) -> None:
+    app = visit("HISTORY", language="zh")
+    assert "还没有对话" in app.info[0].value
+    assert len(app.file_uploader) == 1
+
+
+# --- marking and changing
+
+
+def test_marks_stay_on_other_pages_and_go_with_another_filter(
+    page: AppTest, ids: list[str]
+) -> None:
+    _mark(page, ids[22], ids[21])
+    page.session_state["history_page"] = 2
+    page.run()
+    _mark(page, ids[0])
+    assert "3 marked" in shown(page)
+    page.text_input(key="history_search").set_value("question").run()
+    assert "all 23" in shown(page)
+
+
+def test_the_mark_of_the_page_takes_all_of_it_and_gives_it_back(page: AppTest) -> None:
+    page.checkbox(key="history_mark_page").check().run()
+    assert "20 marked" in shown(page)
+    page.checkbox(key="history_mark_page").uncheck().run()
+    assert "None marked" in shown(page)
+
+
+def test_a_tag_is_given_to_the_marked_and_taken_back(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    _tag(_mark(page, ids[3], ids[5]), "报告")
+    assert "2 tagged “报告”" in shown(page)
+    assert "2 messages · fake] :green-badge[报告]" in shown(page)
+    tagged = ConversationFilter(tag="报告", archived=False)
+    assert services.store.count_conversations(services.user_id, tagged) == 2
+    page.button(key="history_undo").click().run()
+    assert services.store.count_conversations(services.user_id, tagged) == 0
+    page.button(key="history_undo").click().run()
+    assert services.store.count_conversations(services.user_id, tagged) == 2
+
+
+def test_a_change_that_is_refused_says_why_and_what_it_did_can_be_undone(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    change = Change("tag", "x" * 51)
+    job = Job(lambda report: change.carry_out(services, lambda: ids, report))
+    page.session_state["history_changed"] = (change, job)
+    page.run()
+    assert "a tag of 1 to 50 characters" in page.error[0].value
+    assert "0 tagged" in shown(page)
+    assert "history_undo" not in [button.key for button in page.button]
+
+
+def test_everything_that_is_found_is_changed_where_nothing_is_marked(
+    page: AppTest, services: Services
+) -> None:
+    page.text_input(key="history_search").set_value("question 1").run()
+    _tag(page, "报告")
+    tagged = ConversationFilter(tag="报告", archived=False)
+    assert services.store.count_conversations(services.user_id, tagged) == 10
+
+
+def test_deleting_asks_first_says_how_long_it_stays_and_can_be_undone(
+    page: AppTest, services: Services
+) -> None:
+    page.text_input(key="history_search").set_value("question 1").run()
+    page.button(key="history_delete").click().run()
+    assert "Delete 10 conversations? They stay in the trash for 30 days." in shown(page)
+    page.button(key="history_delete_yes").click().run()
+    assert services.store.count_conversations(services.user_id) == 14
+    page.button(key="history_undo").click().run()
+    assert services.store.count_conversations(services.user_id) == 24
+
+
+def test_what_is_in_the_trash_is_restored_or_erased_for_good(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    services.store.delete(services.user_id, ids[:3])
+    _on_shelf(page, "trash")
+    assert "for 30 days is erased" in shown(page)
+    _mark(page, ids[0])
+    page.button(key="history_restore").click().run()
+    assert services.store.conversation(services.user_id, ids[0])
+    page.button(key="history_erase").click().run()
+    assert "Erase 2 conversations for good" in shown(page)
+    page.button(key="history_erase_no").click().run()
+    assert services.store.count_conversations(services.user_id, ConversationFilter(trash=True)) == 2
+    page.button(key="history_erase").click().run()
+    page.button(key="history_erase_yes").click().run()
+    assert services.store.count_conversations(services.user_id, ConversationFilter(trash=True)) == 0
+    assert "2 erased for good" in shown(page)
+    assert "history_undo" not in [button.key for button in page.button]
+
+
+def test_pinned_and_archived_ones_have_shelves_of_their_own(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    services.store.pin(services.user_id, [ids[0]])
+    services.store.archive(services.user_id, [ids[1]])
+    page.run()
+    assert _titles(page)[0] == "question 00"
+    assert "all 22" in shown(page)
+    assert _titles(_on_shelf(page, "pinned")) == ["question 00"]
+    assert _titles(_on_shelf(page, "archived")) == ["aside", "question 01"]
+    _on_shelf(page, "all")
+    assert "all 24" in shown(page)
+
+
+# --- reading
+
+
+def test_one_is_read_in_all_its_versions(visit: Visit, services: Services, answered: str) -> None:
+    first = services.store.path(services.user_id, answered)[-1]
+    services.chat.regenerate(services.user_id, answered, first.id).wait_saved(10)
+    second = services.store.path(services.user_id, answered)[-1]
+    page = visit("HISTORY", c=answered)
+    assert "2 / 2" in shown(page)
+    page.button(key=f"previous_{second.id}").click().run()
+    assert "1 / 2" in shown(page)
+    assert services.store.path(services.user_id, answered)[-1].id == first.id
+
+
+def test_a_hit_in_a_version_that_is_not_shown_can_be_brought_up(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    question, answer = services.store.path(services.user_id, answered)
+    services.chat.edit(services.user_id, answered, question.id, "other words").wait_saved(10)
+    page = visit("HISTORY", c=answered)
+    page.query_params["m"] = answer.id
+    page.run()
+    assert "in a version that is not shown" in shown(page)
+    page.button(key="show_hit").click().run()
+    assert services.store.path(services.user_id, answered)[-1].id == answer.id
+    assert "in a version that is not shown" not in shown(page)
+
+
+def test_a_conversation_branches_off_at_any_message(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    services.chat.send(services.user_id, answered, "more").wait_saved(10)
+    question = services.store.path(services.user_id, answered)[0]
+    page = visit("HISTORY", c=answered)
+    page.button(key=f"fork_{question.id}").click().run()
+    fork = page.query_params["c"]
+    assert fork != answered
+    assert "branched off" in shown(page)
+    assert [m.content for m in services.store.path(services.user_id, fork)] == ["an old question"]
+    assert len(services.store.path(services.user_id, answered)) == 4
+
+
+def test_it_is_rated_with_a_note_where_it_is_read(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    answer = services.store.path(services.user_id, answered)[-1]
+    page = visit("HISTORY", c=answered)
+    page.feedback(key=f"rating_{answer.id}").set_value(0).run()
+    page.button(key=f"add_note_{answer.id}").click().run()
+    page.text_area(key=f"note_{answer.id}").set_value("答非所问 *really*").run()
+    page.button(key="note_keep").click().run()
+    kept = services.store.path(services.user_id, answered)[-1]
+    assert (kept.rating, kept.comment) == (-1, "答非所问 *really*")
+    assert "答非所问" in shown(page)
+
+
+def test_a_link_to_no_conversation_says_so(visit: Visit) -> None:
+    page = visit("HISTORY", c="nothing")
+    assert "There is no conversation nothing" in page.warning[0].value
+
+
+# --- usage
+
+
+def test_usage_is_summed_and_shown_by_day_and_by_model(page: AppTest) -> None:
+    page.session_state["history_view"] = "Usage"
+    page.run()
+    assert not page.exception
+    assert page.metric[0].value == "23"
+    assert page.metric[1].value == "23"
+    assert len(page.get("vega_lite_chart")) + len(page.get("arrow_vega_lite_chart")) == 4
+    assert list(page.dataframe[0].value["Model"]) == ["fake"]
+
+
+def test_usage_without_a_question_says_so(visit: Visit) -> None:
+    page = visit("HISTORY")
+    page.session_state["history_view"] = "Usage"
+    assert "Nothing was asked" in page.run().info[0].value
+
+
+# --- everybody's, for who runs the machine
+
+
+@pytest.fixture
+def colleague(services: Services) -> str:
+    """Another user, with one conversation that was answered."""
+    user_id = services.store.ensure_user("colleague")
+    conversation = services.store.create_conversation(user_id).id
+    services.chat.send(user_id, conversation, "a colleague's question").wait_saved(10)
+    return conversation
+
+
+def test_others_are_neither_listed_nor_named_until_they_are_asked_for(
+    visit: Visit, colleague: str, answered: str
+) -> None:
+    page = visit("HISTORY")
+    assert _titles(page) == ["an old question"]
+    page.selectbox(key="history_user").set_value("colleague").run()
+    assert "a colleague's question" in shown(page)
+    assert "colleague · " in shown(page)
+    assert _titles(page) == []  # no link: it is not read here
+    assert "changed by those who have them" in shown(page)
+    assert "history_delete" not in [button.key for button in page.button]
+
+
+def test_usage_of_everybody_is_shown_by_user(visit: Visit, colleague: str, answered: str) -> None:
+    page = visit("HISTORY")
+    page.session_state["history_view"] = "Usage"
+    page.run()
+    assert page.metric[0].value == "1"
+    page.toggle(key="usage_everybody").set_value(True).run()
+    assert page.metric[0].value == "2"
+    assert list(page.dataframe[1].value["Whose"]) == ["colleague", "local"]
+
+
+def test_without_others_nobody_is_asked_whose(page: AppTest) -> None:
+    assert "history_user" not in [box.key for box in page.selectbox]

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from glm_backend.engine.stats import EngineStats
 from glm_backend.errors import StarterMissing, StoreReadOnly
+from glm_backend.models.catalog import CATALOG
 from glm_backend.models.manager import ModelRequest, ModelStatus
 from glm_backend.services import Services
 from glm_backend.settings import Settings
 from tests.ui.conftest import ROOT, shown
 from ui import resources
+from ui.engine_figures import Look
 
 Visit = Callable[..., AppTest]
 PAGES = ("OVERVIEW", "CHAT", "SETTINGS", "HISTORY")
@@ -86,6 +89,49 @@ def test_a_database_that_does_not_open_is_tried_again_at_the_next_visit(
     monkeypatch.setattr(resources, "open_services", opened)
 
 
+ENGINE_EN = """At work
+2 being answered, at most 8 at once · 3 waiting
+Conversations in memory: 0.10 GB of 4.00 GB; 5 kept for their next turn.
+30 tokens of 4 prompts were there already and not read again.
+15 tokens were guessed right from the text before them (75% of the guesses).
+Threads: 2 · Kernels: OneDnnInt8"""
+ENGINE_ZH = """运行情况
+正在回答 2 个，最多同时 8 个 · 排队 3 个
+内存中的对话：0.10 GB / 4.00 GB；为下一轮保留了 5 个。
+4 个提示中有 30 个词元已在内存中，无需重读。
+从前文猜中了 15 个词元（占猜测的 75%）。
+线程：2 · 内核：OneDnnInt8"""
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", ENGINE_EN), ("zh", ENGINE_ZH)])
+def test_what_the_engine_does_is_on_the_overview(
+    visit: Visit, services: Services, language: str, said: str
+) -> None:
+    model = services.models.model  # type: ignore[attr-defined]
+    model.kernels, model.kv_bytes_per_token = ["OneDnnInt8"], 1_000_000
+    model.figures = EngineStats(
+        2, 3, 8, kv_tokens=100, kv_limit=4000, kept=5, threads=2, reused_tokens=30, reuses=4,
+        guessed_tokens=20, guessed_right=15,
+    )  # fmt: skip
+    app = visit("OVERVIEW", language=language)
+    for line in said.splitlines():
+        assert line in shown(app)
+
+
+def test_an_idle_engine_is_said_in_few_words(visit: Visit, services: Services) -> None:
+    app = visit("OVERVIEW")
+    assert "0 being answered, at most 8 at once · 0 waiting" in shown(app)
+    assert "guessed" not in shown(app)
+    services.models.unload()
+    assert "At work" not in shown(visit("OVERVIEW"))
+
+
+def test_the_speed_is_that_since_the_look_before() -> None:
+    assert Look(12.0, 150).speed_since(Look(10.0, 100)) == 25.0
+    assert Look(12.0, 150).speed_since(None) is None
+    assert Look(12.0, 3).speed_since(Look(10.0, 100)) is None  # another model meanwhile
+
+
 def test_recent_conversations_are_on_the_overview(visit: Visit, answered: str) -> None:
     links = visit("OVERVIEW").get("page_link")
     assert any("an old question" in link.proto.label for link in links)
@@ -95,6 +141,6 @@ def test_what_fits_this_machine_is_a_chart_and_a_table(visit: Visit) -> None:
     app = visit("OVERVIEW")
     assert len(app.get("vega_lite_chart")) == 1
     table = app.dataframe[0].value
-    assert len(table) == 7
+    assert len(table) == len(CATALOG)
     assert table.iloc[0, -1].startswith("✓")
     assert table.iloc[1, 3].startswith("✗")

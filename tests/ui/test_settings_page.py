@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from glm_backend.engine.stats import EngineStats
 from glm_backend.models.manager import ModelRequest
 from glm_backend.services import Services
 from tests.ui.conftest import shown
@@ -26,6 +27,8 @@ def _stored(services: Services) -> dict[str, object]:
 def test_parameters_are_saved_for_the_user(page: AppTest, services: Services) -> None:
     page.slider(key="settings_temperature").set_value(0.25)
     page.slider(key="settings_top_p").set_value(0.5)
+    page.slider(key="settings_min_p").set_value(0.05)
+    page.slider(key="settings_typical_p").set_value(0.9)
     page.slider(key="settings_repetition_penalty").set_value(1.1)
     page.number_input(key="settings_top_k").set_value(40)
     page.number_input(key="settings_max_new_tokens").set_value(256)
@@ -37,6 +40,7 @@ def test_parameters_are_saved_for_the_user(page: AppTest, services: Services) ->
     parameters = services.chat.parameters(services.user_id)
     assert parameters.sampling.temperature == 0.25
     assert parameters.sampling.top_p == 0.5
+    assert (parameters.sampling.min_p, parameters.sampling.typical_p) == (0.05, 0.9)
     assert parameters.sampling.repetition_penalty == 1.1
     assert parameters.sampling.top_k == 40
     assert parameters.sampling.max_new_tokens == 256
@@ -125,6 +129,17 @@ def test_a_model_is_loaded_as_chosen_and_let_go(page: AppTest, services: Service
     assert page.button(key="settings_unload").disabled
 
 
+@pytest.mark.parametrize(
+    ("language", "said"), [("en", "5 answers are being written or wait"), ("zh", "有 5 个回答")]
+)
+def test_how_many_answers_unloading_would_stop_is_said_before(
+    visit: Visit, services: Services, language: str, said: str
+) -> None:
+    assert not visit("SETTINGS").warning
+    services.models.model.figures = EngineStats(2, 3, 8)  # type: ignore[attr-defined]
+    assert said in visit("SETTINGS", language=language).warning[0].value
+
+
 def test_a_folder_is_loaded_by_its_path(page: AppTest, services: Services) -> None:
     before = len(services.models.asked)
     page.selectbox(key="settings_model").set_value("folder").run()
@@ -134,6 +149,24 @@ def test_a_folder_is_loaded_by_its_path(page: AppTest, services: Services) -> No
     page.text_input(key="settings_folder").set_value(" /models/mine ").run()
     page.button(key="settings_load").click().run()
     assert services.models.asked[-1].model == "/models/mine"
+
+
+def test_family_and_prefix_can_be_said_where_a_folder_may_need_it(
+    page: AppTest, services: Services
+) -> None:
+    assert not [box for box in page.selectbox if box.key == "settings_family"]
+    page.selectbox(key="settings_model").set_value("folder").run()
+    page.text_input(key="settings_folder").set_value("/models/mine")
+    page.selectbox(key="settings_family").set_value("chatglm2")
+    page.text_input(key="settings_ptuning").set_value(" /models/prefix ").run()
+    page.button(key="settings_load").click().run()
+    request = services.models.status().request
+    assert request is not None
+    assert (request.model, request.family, request.ptuning) == (
+        "/models/mine",
+        "chatglm2",
+        "/models/prefix",
+    )
 
 
 def test_what_does_not_fit_is_said_before_it_is_loaded(page: AppTest) -> None:

@@ -53,6 +53,9 @@ def test_the_context_in_use_comes_from_the_last_answer_that_knows() -> None:
     assert full is not None
     assert (full.reserved, full.overflows) == (50, True)
     assert context_use([unknown], 100, 20) is None
+    empty = context_use([], 32_768, 8192)
+    assert empty is not None
+    assert (empty.used, empty.length, empty.overflows) == (0, 32_768, False)
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 
-from glm_backend.errors import GLMError
+from glm_backend.errors import GLMError, Phrase
 from ui.labels import en, zh
+from ui.labels.zh_phrases import PHRASES
 
 TEXTS = {"en": en.TEXTS, "zh": zh.TEXTS}
+#: The texts for one where they differ.
+_ONE: dict[str, Mapping[str, str]] = {"en": en.ONE, "zh": {}}
 
 
 def t(key: str, /, **fields: object) -> str:
     """The text of this key in the reader's language."""
-    return TEXTS[_language()][key].format(**fields)
+    text = TEXTS[_language()][key]
+    if fields.get("count") == 1:
+        text = _ONE[_language()].get(key, text)
+    return text.format(**fields)
 
 
 def error_text(error: GLMError) -> str:
     """What an error says, in the reader's language."""
     template = zh.ERRORS.get(error.code) if _language() == "zh" else None
-    return template.format(**error.details) if template else str(error)
+    return template.format(**_chinese_values(error.details)) if template else str(error)
+
+
+def said(text: str) -> str:
+    """A Phrase of the backend in the reader's language; other texts stay as they are."""
+    return str(_in_chinese(text)) if _language() == "zh" else text
+
+
+def _in_chinese(value: object) -> object:
+    """What is no Phrase came from outside (a file's name, a library's words) and stays."""
+    if not isinstance(value, Phrase):
+        return value
+    template = PHRASES.get(value.template, value.template)
+    return template.format(**_chinese_values(value.values))
+
+
+def _chinese_values(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: _in_chinese(value) for name, value in values.items()}
 
 
 def _language() -> str:

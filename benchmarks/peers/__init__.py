@@ -1,0 +1,1 @@
+"""Programs that ours is measured against, each in a process of its own."""

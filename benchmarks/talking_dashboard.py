@@ -1,0 +1,65 @@
+"""The dashboard with the starter model, and a route that has it answer and says how fast it was.
+
+benchmarks/tailing.py opens pages on the conversation meanwhile.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import streamlit as st
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.questions import QUESTIONS  # noqa: E402
+from glm_backend.models.manager import ModelRequest  # noqa: E402
+from ui import application, resources  # noqa: E402
+
+
+async def begin(request: Request) -> JSONResponse:
+    """Loads the model and makes a conversation; gives its id."""
+    return JSONResponse(await run_in_threadpool(_begin))
+
+
+async def ask(request: Request) -> JSONResponse:
+    """Has a question answered; gives tokens a second behind the first token."""
+    number = int(request.query_params["n"])
+    return JSONResponse(await run_in_threadpool(_ask, request.query_params["c"], number))
+
+
+def _begin() -> str:
+    services = resources.load_services()
+    services.models.load(ModelRequest("smollm2-135m", quantization="int8"))
+    while services.models.status().state != "ready":
+        time.sleep(0.1)
+    return services.store.create_conversation(services.user_id).id
+
+
+def _ask(conversation_id: str, number: int) -> float:
+    services = resources.load_services()
+    user, question = services.user_id, QUESTIONS[number % len(QUESTIONS)]
+    parameters = {"temperature": 0.8, "max_new_tokens": 400, "seed": number}
+    text = f"{question} Answer at length, in ten parts."
+    live = services.chat.send(user, conversation_id, text, parameters)
+    live.wait_saved(120)
+    answer = services.store.path(user, conversation_id)[-1]
+    return float(answer.tokens_per_s or 0)
+
+
+app = st.App(
+    application.ROUTER,
+    lifespan=application.lifespan,
+    routes=[
+        *application.ROUTES,
+        Route("/benchmark/begin", begin),
+        Route("/benchmark/ask", ask),
+    ],
+    middleware=application.MIDDLEWARE,
+)

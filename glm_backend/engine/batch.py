@@ -1,0 +1,261 @@
+"""One step laid out for the model: the new tokens of several sequences in one row.
+
+Linear layers see one matrix. Attention is taken in groups: tokens that answers are made of stand
+one by one, those whose slots lie side by side and are of one length class in one call; a prompt is
+read in blocks. Each token sees the rows of its own slot, up to its own. How many rows a call reads
+depends on the sequence alone (`padded`), so an answer is the same in any company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from glm_backend.engine.kv_cache import KVCache, padded
+
+#: Tokens of a prompt that one call of attention takes; a block never crosses a multiple of it.
+_BLOCK_TOKENS = 64
+#: Queries of a block are filled up to a multiple of it: products of fewer rows add up otherwise.
+_BLOCK_STEP = 16
+
+
+@dataclass(slots=True)
+class Stretch:
+    """The new tokens of one sequence in one step.
+
+    start: its tokens that are in the slot already. scored: of how many of the last tokens the
+    logits are wanted. answering: they belong to an answer, those behind the first are guesses, and
+    each is taken exactly as it would be alone; else they are a part of a prompt.
+    """
+
+    slot: int
+    start: int
+    token_ids: Sequence[int]
+    scored: int = 1
+    answering: bool = False
+
+    @property
+    def end(self) -> int:
+        """Tokens of the sequence after this step."""
+        return self.start + len(self.token_ids)
+
+    @property
+    def is_single(self) -> bool:
+        """The next token of an answer, without guesses."""
+        return self.answering and len(self.token_ids) == 1
+
+
+#: Rows of its slot that the token at a position may see, its own included.
+Horizon = Callable[[Stretch, int], int]
+
+
+def causal(stretch: Stretch, position: int) -> int:
+    """Every token sees those before it, and itself."""
+    return position + 1
+
+
+@dataclass(slots=True)
+class _Group:
+    """Tokens that one call of attention takes.
+
+    tokens: their places in the row. slots: one for all of them, or one each, side by side.
+    horizons: how many rows each sees. rows: how many the call reads. one_by_one: each token is an
+    entry of the batch, else all are queries of one entry.
+    """
+
+    tokens: slice
+    slots: slice
+    horizons: Sequence[int]
+    rows: int
+    one_by_one: bool
+    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None
+    ) -> Tensor:
+        """query: [all tokens, heads, dim]; key, value: the layer's whole cache, [slots, capacity,
+        kv_heads, dim] -> [tokens of this group, heads, dim]."""
+        heads, kv_heads = query.shape[1], key.shape[2]
+        count, share = len(self.horizons), heads // kv_heads
+        # The query heads of one key head are queries of that head: nothing is repeated.
+        query = _view(query, self.tokens, (count, kv_heads, share))
+        mask = self._mask(query, window)
+        keys, values = (self._of_slots(part) for part in (key, value))  # [slots, kv_heads, rows, _]
+        if self.one_by_one:
+            mask = mask.view(count, 1, 1, self.rows)
+            if len(keys) != count:  # several tokens of one slot
+                keys, values = (part.expand(count, -1, -1, -1) for part in (keys, values))
+            out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+            return out.reshape(count, heads, -1)
+        keys, values = (part[0, :, None].expand(-1, share, -1, -1) for part in (keys, values))
+        query = query.permute(1, 2, 0, 3)  # [kv_heads, share, tokens, dim]
+        if missing := len(mask) - count:
+            query = F.pad(query, (0, 0, 0, missing))
+        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+        return out[:, :, :count].permute(2, 0, 1, 3).reshape(count, heads, -1)
+
+    def _of_slots(self, cache: Tensor) -> Tensor:
+        """The rows of this group's slots, as one view: [slots, kv_heads, rows, dim]."""
+        per_slot, per_row, per_head, _ = cache.stride()
+        slots = self.slots.stop - self.slots.start
+        return cache.as_strided(
+            (slots, cache.shape[2], self.rows, cache.shape[3]),
+            (per_slot, per_head, per_row, 1),
+            cache.storage_offset() + self.slots.start * per_slot,
+        )
+
+    def _mask(self, like: Tensor, window: int | None) -> Tensor:
+        """What is added to the scores: [queries, rows], the same for every layer.
+
+        Of a block there are more queries than tokens; the others see something, too.
+        """
+        if window not in self._masks:
+            places = torch.arange(self.rows, device=like.device)
+            missing = 0 if self.one_by_one else -len(self.horizons) % _BLOCK_STEP
+            horizons = [*self.horizons, *[self.rows] * missing]
+            ends = torch.tensor(horizons, device=like.device)[:, None]
+            seen = places < ends
+            if window is not None:
+                seen &= places >= ends - window
+            self._masks[window] = torch.zeros_like(seen, dtype=like.dtype).masked_fill_(
+                ~seen, -torch.inf
+            )
+        return self._masks[window]
+
+
+class Batch:
+    """The tensors of one step over `stretches`, whose keys and values lie in `cache`.
+
+    ids, positions: [tokens]. scored: the places whose logits are wanted, in the order of the
+    stretches. places: the stretch and the position of each token. length: tokens of the longest.
+    """
+
+    def __init__(
+        self,
+        stretches: Sequence[Stretch],
+        cache: KVCache,
+        device: torch.device,
+        horizon: Horizon = causal,
+    ) -> None:
+        self._cache = cache
+        self._horizon = horizon
+        in_order = sorted(stretches, key=lambda s: (not s.is_single, s.slot))
+        self.places = [(s, position) for s in in_order for position in range(s.start, s.end)]
+        self.length = max(stretch.end for stretch in stretches)
+        for stretch in stretches:
+            cache.make_ready(stretch.slot, stretch.end)
+        self.ids = torch.tensor([i for s in in_order for i in s.token_ids], device=device)
+        self.positions = torch.tensor([position for _, position in self.places], device=device)
+        rows = [cache.row(stretch.slot, position) for stretch, position in self.places]
+        self._rows = torch.tensor(rows, device=device)
+        self.scored = torch.tensor(_scored(stretches, in_order), dtype=torch.long, device=device)
+        self._groups = list(self._grouped(in_order))
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scale: float | None = None,
+        window: int | None = None,
+    ) -> Tensor:
+        """Writes the new keys and values of a layer, and attends to all of them.
+
+        query: [tokens, heads, dim], key, value: [tokens, kv_heads, dim] -> [tokens, heads, dim].
+        window: how many rows back a token sees at most.
+        """
+        keys, values = self._cache.extend(layer, self._rows, key, value)
+        return self._attended(query, keys, values, scale, window)
+
+    def attend_fused(self, layer: int, heads: Tensor, kv_heads: int, scale: float) -> Tensor:
+        """The same for queries, keys and values behind each other: [tokens, heads, dim].
+
+        -> [tokens, query heads, dim]
+        """
+        (cache,) = self._cache.extend(layer, self._rows, heads[:, -2 * kv_heads :])
+        keys, values = cache[:, :, :kv_heads], cache[:, :, kv_heads:]
+        return self._attended(heads[:, : -2 * kv_heads], keys, values, scale, None)
+
+    def _attended(
+        self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None, window: int | None
+    ) -> Tensor:
+        narrow = query.to(keys.dtype)
+        parts = [group.attend(narrow, keys, values, scale, window) for group in self._groups]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(query.dtype)
+
+    def _grouped(self, in_order: Sequence[Stretch]) -> Iterator[_Group]:
+        place = 0
+        for stretches, size in self._sections(in_order):
+            first, last = stretches[0], stretches[-1]
+            tokens = slice(place, place + size)
+            one_by_one = first.answering
+            horizons = [
+                self._cache.prefix_rows + self._horizon(stretch, position)
+                for stretch, position in self.places[tokens]
+            ]
+            rows = max(horizons)
+            if not one_by_one:  # as many as for the whole block, wherever it is cut
+                rows = max(rows, self._cache.prefix_rows + _block_end(self.places[place][1]))
+            rows = min(padded(rows), self._cache.capacity)
+            yield _Group(tokens, slice(first.slot, last.slot + 1), horizons, rows, one_by_one)
+            place += size
+
+    def _sections(self, in_order: Sequence[Stretch]) -> Iterator[tuple[Sequence[Stretch], int]]:
+        """What one call takes: some stretches of one token, or so many tokens of one stretch."""
+        singles = [s for s in in_order if s.is_single]
+        run: list[Stretch] = []
+        for stretch in singles:
+            if run and not self._side_by_side(run[-1], stretch):
+                yield run, len(run)
+                run = []
+            run.append(stretch)
+        if run:
+            yield run, len(run)
+        for stretch in in_order[len(singles) :]:
+            position = stretch.start
+            while position < stretch.end:
+                # A draft is cut where it would be of another length class.
+                cut = self._class_end(position) if stretch.answering else _block_end(position)
+                yield [stretch], min(cut, stretch.end) - position
+                position = min(cut, stretch.end)
+
+    def _side_by_side(self, one: Stretch, other: Stretch) -> bool:
+        return other.slot == one.slot + 1 and self._class_of(one) == self._class_of(other)
+
+    def _class_of(self, stretch: Stretch) -> int:
+        return padded(self._cache.prefix_rows + self._horizon(stretch, stretch.start))
+
+    def _class_end(self, position: int) -> int:
+        """The first position whose token is of another length class."""
+        prefix_rows = self._cache.prefix_rows
+        return padded(prefix_rows + position + 1) - prefix_rows
+
+
+def _view(query: Tensor, tokens: slice, shape: tuple[int, int, int]) -> Tensor:
+    """Some tokens of [tokens, heads, dim] with the heads of each key head apart, as one view."""
+    count, kv_heads, share = shape
+    per_token, per_head, per_number = query.stride()
+    return query.as_strided(
+        (count, kv_heads, share, query.shape[2]),
+        (per_token, share * per_head, per_head, per_number),
+        query.storage_offset() + tokens.start * per_token,
+    )
+
+
+def _block_end(position: int) -> int:
+    return (position // _BLOCK_TOKENS + 1) * _BLOCK_TOKENS
+
+
+def _scored(stretches: Sequence[Stretch], in_order: Sequence[Stretch]) -> list[int]:
+    """The places of the tokens whose logits are wanted, in the order of `stretches`."""
+    ends, place = {}, 0
+    for stretch in in_order:
+        place += len(stretch.token_ids)
+        ends[stretch.slot] = place
+    return [i for s in stretches for i in range(ends[s.slot] - s.scored, ends[s.slot])]

@@ -1,0 +1,63 @@
+"""How much of a prompt one step may take, so that nobody's next token waits long.
+
+While answers are under way, a step with a portion of a prompt shall take less than twice the time
+of one without; else it may take as long as Stop can wait. Both are measured as the engine runs.
+"""
+
+from __future__ import annotations
+
+#: Time that prompts may add to a step, as a share of the answers' own step.
+_SHARE = 0.8
+#: How long a step may take while no answer is under way, in seconds.
+_ALONE_S = 0.2
+_LEAST, _LEAST_ALONE, _MOST = 8, 128, 1024
+_FIRST = 64
+_SMOOTHING = 0.2
+
+
+class Pace:
+    """Learns what steps cost, and says what the next one may hold."""
+
+    def __init__(self) -> None:
+        self._answers_s: dict[int, float] = {}  # by tokens: a step of answers only
+        self._a_token_s: float | None = None  # of a prompt
+
+    def portion(self, answers: int) -> int:
+        """Prompt tokens for a step with so many answers, each with one token or more."""
+        if self._a_token_s is None:
+            return _FIRST if not answers else _LEAST
+        if not answers:
+            return _whole(_ALONE_S / self._a_token_s, _LEAST_ALONE)
+        return _whole(_SHARE * self.cost(answers) / self._a_token_s, _LEAST)
+
+    def cost(self, tokens: int) -> float:
+        """Seconds of a step of answers with so many tokens, from the nearest that were seen."""
+        known = self._answers_s
+        if not known:
+            return 1.0
+        if tokens in known:
+            return known[tokens]
+        below = max((n for n in known if n < tokens), default=None)
+        above = min((n for n in known if n > tokens), default=None)
+        if below is None or above is None:
+            return known[below or above or tokens]
+        share = (tokens - below) / (above - below)
+        return known[below] + share * (known[above] - known[below])
+
+    def learn(self, answers: int, prompt_tokens: int, seconds: float) -> None:
+        """A step with so many tokens of answers and of prompts took so long."""
+        if not prompt_tokens:
+            self._answers_s[answers] = _smoothed(self._answers_s.get(answers), seconds)
+            return
+        own = self.cost(answers) if answers and self._answers_s else 0.0
+        each = max(seconds - own, 0.1 * seconds) / prompt_tokens
+        self._a_token_s = _smoothed(self._a_token_s, each)
+
+
+def _whole(tokens: float, least: int) -> int:
+    """A multiple of eight between the limits."""
+    return max(least, min(_MOST, int(tokens) // 8 * 8))
+
+
+def _smoothed(before: float | None, now: float) -> float:
+    return now if before is None else before + _SMOOTHING * (now - before)

@@ -1,0 +1,130 @@
+"""Which of several kernels is the fastest for a matrix of some shape: measured on this machine.
+
+CPUs differ: the same kernel is twice as fast as another on one and slower on the next. A choice is
+measured when it is first asked for, and remembered in a file beside the models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from glm_backend.models.quantization import Kernel
+
+FILE = "kernels.json"
+#: Rows that are tried, and what a pass of so many counts: words are made one by one, sometimes for
+#: several people at once, and prompts are read in portions.
+_WEIGHTS = {1: 1.0, 8: 0.25, 64: 0.03}
+#: Bytes of the weights that a trial walks over: more than a core's own cache holds.
+_WALKED_BYTES = 24 * 2**20
+_ROUNDS = 5
+#: Of a tiny matrix, whose speed matters to nobody.
+_MOST_COPIES = 50
+
+Make = Callable[[int, int], Kernel]
+
+
+class KernelChoice:
+    """Remembers what was fastest. file: None remembers for this process only."""
+
+    def __init__(self) -> None:
+        self.file: Path | None = None
+        self._known: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def remember_in(self, file: Path) -> None:
+        """Reads what an earlier process has measured, and adds to it from now on."""
+        with self._lock:
+            self.file = file
+            with contextlib.suppress(OSError, ValueError):  # there is none yet, or it is damaged
+                stored = json.loads(file.read_bytes())
+                self._known |= {str(k): str(v) for k, v in dict(stored).items()}
+
+    def fastest(self, shape: tuple[int, int], candidates: Mapping[str, Make]) -> str:
+        """The name of the candidate that is fastest for weights of [rows, columns].
+
+        Each makes a kernel of random weights of a shape. With one candidate nothing is measured.
+        """
+        if len(candidates) == 1:
+            return next(iter(candidates))
+        trials = {name: functools.partial(_score, shape, make) for name, make in candidates.items()}
+        return self.quickest(f"{shape[0]}x{shape[1]}", trials)
+
+    def quickest(self, what: str, trials: Mapping[str, Callable[[], float]]) -> str:
+        """The name of the trial that gives the fewest seconds, for `what` on this machine."""
+        key = f"{_machine()}: {'/'.join(sorted(trials))} {what}"
+        with self._lock:
+            if self._known.get(key) not in trials:
+                seconds = {name: trial() for name, trial in trials.items()}
+                self._known[key] = min(seconds, key=seconds.__getitem__)
+                self._write()
+            return self._known[key]
+
+    def _write(self) -> None:
+        if self.file is None:
+            return
+        with contextlib.suppress(OSError):  # measured again next time
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.file.with_suffix(f".{os.getpid()}.tmp")
+            partial.write_text(json.dumps(self._known, indent=1, sort_keys=True))
+            partial.replace(self.file)
+
+
+CHOICE = KernelChoice()
+
+
+def _machine() -> str:
+    return f"{_processor()} x{torch.get_num_threads()}, torch {torch.__version__}"
+
+
+def _score(shape: tuple[int, int], make: Make) -> float:
+    """Seconds that a kernel takes, weighted over what it will be asked for.
+
+    A part of a large matrix stands for all of it: it is measured while a model is loaded, when
+    memory is short.
+    """
+    columns = shape[1]
+    rows = min(shape[0], max(1, _WALKED_BYTES // columns))
+    copies = min(max(1, _WALKED_BYTES // (rows * columns)), _MOST_COPIES)
+    with torch.inference_mode():
+        kernels = [make(rows, columns) for _ in range(copies)]
+        return sum(share * _seconds(kernels, n) for n, share in _WEIGHTS.items()) / copies
+
+
+def _seconds(kernels: list[Kernel], rows: int) -> float:
+    x = torch.randn(rows, kernels[0].in_features)
+
+    def multiply() -> None:
+        for kernel in kernels:
+            kernel.multiply(x)
+
+    return quickest_round(multiply)
+
+
+def quickest_round(work: Callable[[], None]) -> float:
+    """Seconds of the quickest of some rounds: what disturbs a round only makes it longer."""
+    best = float("inf")
+    for _ in range(_ROUNDS):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    with contextlib.suppress(OSError):
+        lines = info.read_text().splitlines()
+        wanted = ("vendor_id", "cpu family", "model\t", "stepping")
+        found = [line.partition(":")[2].strip() for line in lines if line.startswith(wanted)]
+        return " ".join(found[:4])
+    return platform.processor() or platform.machine()

@@ -1,0 +1,108 @@
+"""Values that another program wrote: read as what they should be, or as nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from glm_backend.errors import Phrase
+
+_MILLISECONDS_FROM = 1e11  # seconds are below until the year 5138
+_MOST_COUNT = 2**31
+
+
+def text(value: object) -> str:
+    """A text, or none."""
+    return value if isinstance(value, str) else ""
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """An object, or an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def sequence(value: object) -> Sequence[Any]:
+    """A list, or an empty one."""
+    return value if isinstance(value, list) else ()
+
+
+def identifier(value: object) -> str | None:
+    """What names a thing: a text that is not empty, or a whole number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text(value) or None
+
+
+def count(value: object) -> int | None:
+    """A whole number from 0 that a column holds."""
+    return value if type(value) is int and 0 <= value < _MOST_COUNT else None
+
+
+def time(value: Any) -> datetime | None:
+    """A time in seconds or milliseconds since 1970, or as ISO 8601, which is UTC without a zone."""
+    try:
+        if isinstance(value, str):
+            read = datetime.fromisoformat(value)
+            return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)
+        if type(value) in (int, float) and value:
+            seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
+            return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        pass  # no time that a calendar has
+    return None
+
+
+def fenced(body: str, language: str = "") -> str:
+    """Code as Markdown shows it."""
+    fence = "```"
+    while fence in body:
+        fence += "`"
+    return f"{fence}{language}\n{body}\n{fence}"
+
+
+def quoted(body: str) -> str:
+    """What was not said to the other side (thoughts, results of tools) as Markdown shows it."""
+    return "\n".join(f"> {line}".rstrip() for line in body.split("\n"))
+
+
+def as_json(value: object) -> str:
+    """Something that has no text, so that at least it can be read."""
+    return fenced(json.dumps(value, ensure_ascii=False, indent=1), "json")
+
+
+def said(content: object, notes: list[Phrase]) -> str:
+    """The text of OpenAI's `content` and its likes: a text, or a list of parts.
+
+    What is no text (an image, a file) leaves its kind in brackets, and a note.
+    """
+    if isinstance(content, dict):
+        content = [content]
+    parts = [content] if isinstance(content, str) else sequence(content)
+    return "\n\n".join(filter(None, (_part(part, notes) for part in parts)))
+
+
+def _part(part: object, notes: list[Phrase]) -> str:
+    if isinstance(part, str):
+        return part
+    fields = mapping(part)
+    for name in ("text", "think", "content", "value"):
+        inner = fields.get(name)
+        body = text(inner) or text(mapping(inner).get("value"))
+        if body:
+            return quoted(body) if name == "think" else body
+    kind = text(fields.get("type")) or text(fields.get("content_type"))
+    if not kind or "text" in kind:
+        return ""
+    if "tool" in kind or "function" in kind:
+        return as_json(part)
+    notes.append(Phrase("an attachment ({kind!r}) was left behind", kind=kind[:40]))
+    return f"[{kind[:40]}]"
+
+
+def fingerprint(value: object) -> str:
+    """Names what has no id by what it holds."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The history page: what is found, what is marked, and what is done with it."""

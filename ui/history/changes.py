@@ -1,0 +1,121 @@
+"""What is done to many conversations at once, in the background, and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from glm_backend.services import Services
+from ui.frame import plain_error
+from ui.history.marks import Choice, Marks
+from ui.job import Job, Progress, has_ended
+from ui.labels import t
+
+#: What takes each change back. What is not here cannot be taken back.
+_OPPOSITE = {
+    "pin": "unpin",
+    "unpin": "pin",
+    "archive": "unarchive",
+    "unarchive": "archive",
+    "tag": "untag",
+    "untag": "tag",
+    "delete": "restore",
+    "restore": "delete",
+}
+_AT_ONCE = 500
+_ERASED_AT_ONCE = 20  # each is a transaction of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that is done to conversations. kind: a method of the store. tag: for tagging."""
+
+    kind: str
+    tag: str = ""
+    #: The ids it has changed so far, also where it ends with an error.
+    changed: list[str] = field(default_factory=list)
+
+    def carry_out(
+        self, services: Services, ids: Callable[[], list[str]], on_progress: Progress
+    ) -> None:
+        """Some at a time, so that others have their turn. Raises what the store raises."""
+        all_ids = ids()
+        change = getattr(services.store, self.kind)
+        more = [self.tag] if self.tag else []
+        step = _ERASED_AT_ONCE if self.kind == "erase" else _AT_ONCE
+        for start in range(0, len(all_ids), step):
+            some = all_ids[start : start + step]
+            if self.kind == "delete":
+                for conversation_id in some:
+                    services.chat.stop(conversation_id)
+            self.changed.extend(change(services.user_id, some, *more))
+            on_progress((start + len(some)) / len(all_ids))
+
+    @property
+    def opposite(self) -> Change | None:
+        """What takes it back."""
+        kind = _OPPOSITE.get(self.kind)
+        return None if kind is None else Change(kind, self.tag)
+
+
+class Changes:
+    """The actions of the history page, one at a time; what was done last can be taken back."""
+
+    def __init__(self, services: Services, choice: Choice | None = None) -> None:
+        self._services = services
+        self._choice = choice
+
+    def make(self, kind: str, tag: str = "") -> None:
+        """Begins a change of what is chosen."""
+        assert self._choice is not None
+        self._begin(Change(kind, tag), self._choice)
+
+    def ask(self, kind: str) -> None:
+        """Asks first whether it is meant."""
+        st.session_state["history_asked"] = (kind, self._choice)
+
+    def keep(self) -> None:
+        """It was not meant."""
+        st.session_state.pop("history_asked", None)
+
+    def confirm(self) -> None:
+        """It is meant: of what was chosen when it was asked."""
+        kind, choice = st.session_state.pop("history_asked")
+        self._begin(Change(kind), choice)
+
+    def undo(self) -> None:
+        """Takes the last change back."""
+        done: Change = st.session_state.pop("history_changed")[0]
+        if done.opposite is not None:
+            ids = list(done.changed)
+            self._start(done.opposite, lambda: ids)
+
+    def _begin(self, change: Change, choice: Choice) -> None:
+        Marks(choice.reader, choice.filter).clear()
+        self._start(change, lambda: choice.ids(self._services))
+
+    def _start(self, change: Change, ids: Callable[[], list[str]]) -> None:
+        services = self._services
+        job = Job(lambda report: change.carry_out(services, ids, report))
+        st.session_state["history_changed"] = (change, job)
+
+
+def draw_changes(services: Services) -> bool:
+    """What is being done, or was done last with the way back; True while it is being done."""
+    change, job = st.session_state.get("history_changed", (None, None))
+    with st.container(key="history_change"):  # always, so that nothing below it moves
+        if change is None:
+            return False
+        if not has_ended(job, t(f"doing.{change.kind}")):
+            return True
+        if job.error is not None:
+            st.error(plain_error(job.error))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            done = t(f"done.{change.kind}", count=len(change.changed), tag=change.tag)
+            st.caption(done, width="content")
+            if change.opposite is not None and change.changed:
+                undo = Changes(services).undo
+                st.button(t("chat.undo"), key="history_undo", type="tertiary", on_click=undo)
+    return False
