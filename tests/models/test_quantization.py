@@ -34,7 +34,8 @@ from tests.models import tiny
 BOTH: tuple[Quantization, ...] = ("int8", "int4")
 #: Relative error of one layer on random weights, the most that is accepted.
 MOST_ERROR = {"int8": 0.02, "int4": 0.12}
-CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
+#: Goes on with a word that is far ahead of the next likely one, whatever kernel rounds it.
+CAPITAL = "The capital of France is the city of"
 FAST = ("TorchInt4", "OpenVinoInt4")
 
 
@@ -191,10 +192,10 @@ def test_the_starter_shrinks_and_still_answers(
     assert starter.memory_bytes / small.memory_bytes > ratio
     assert small.memory_bytes == weight_bytes(small.module)
     model = LanguageModel(small)
-    answer = model.generate_ids(model.prompt_ids(CAPITAL), 12)
+    assert small.tokenizer is not None
+    answer = model.generate_ids(small.tokenizer.encode(CAPITAL), 4)
     assert starter.memory_bytes / small.memory_bytes > ratio  # as laid out for its kernels, too
     model.close()
-    assert small.tokenizer is not None
     assert "Paris" in small.tokenizer.decode(answer)
 
 

@@ -39,7 +39,7 @@ def test_a_file_is_looked_through_before_anything_is_taken(
     _upload(page, _GOOD, _NO_FORM)
     assert "**talks\\.jsonl** (1 KB), looked through and not taken yet" in shown(page)
     assert "Recognised: OpenAI messages (1), not known (1)." in shown(page)
-    assert "1 conversations with 2 messages would be imported" in shown(page)
+    assert "1 conversation with 2 messages would be imported" in shown(page)
     assert "1 cannot be taken" in shown(page)
     entries = page.dataframe[0].value
     assert list(entries["Title"]) == ["Lost"]
@@ -55,7 +55,7 @@ def test_what_was_looked_through_is_taken_and_twice_adds_nothing(
 ) -> None:
     _upload(page, _GOOD)
     page.button(key="history_import_take").click().run()
-    assert "1 conversations with 2 messages were imported" in shown(page)
+    assert "1 conversation with 2 messages was imported" in shown(page)
     page.button(key="history_import_done").click().run()
     assert services.store.count_conversations(services.user_id) == 1
     _upload(page, _GOOD)
