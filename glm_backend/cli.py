@@ -18,6 +18,7 @@ from pathlib import Path
 
 from glm_backend.errors import GLMError, SettingsError
 from glm_backend.models.catalog import CATALOG, entry_of
+from glm_backend.models.model import QUANTIZATIONS
 from glm_backend.progress import ProgressLine
 from glm_backend.services import Services
 from glm_backend.settings import Settings
@@ -25,7 +26,6 @@ from glm_backend.transfer_commands import add_export, add_import
 
 #: The published names, which the originals' welcome lines have, by family.
 _PUBLISHED = {"chatglm": "ChatGLM-6B", "chatglm2": "ChatGLM2-6B", "chatglm3": "ChatGLM3-6B"}
-_QUANTIZATIONS = ("none", "int8", "int4")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +106,7 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="a catalogue name, a folder or owner/name (GLM_MODEL)")
-    parser.add_argument("--quantization", choices=_QUANTIZATIONS)
+    parser.add_argument("--quantization", choices=QUANTIZATIONS)
     parser.add_argument("--family", choices=list(_PUBLISHED), help="of a folder that does not say")
     parser.add_argument("--ptuning", metavar="FOLDER", help="a prefix trained for the model")
 

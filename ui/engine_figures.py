@@ -12,7 +12,7 @@ from glm_backend.engine.stats import EngineStats
 from glm_backend.errors import ModelNotReady
 from glm_backend.services import Services
 from ui.labels import t
-from ui.model_panel import size
+from ui.sizes import memory_size
 
 _LOOK_S = 2.0
 
@@ -77,5 +77,7 @@ def _now(stats: EngineStats, speed: float | None) -> str:
 def _kept(stats: EngineStats, bytes_per_token: int) -> str:
     if not bytes_per_token:
         return t("engine.kept", count=stats.kept, used=stats.kv_tokens, limit=stats.kv_limit)
-    used, limit = (size(tokens * bytes_per_token) for tokens in (stats.kv_tokens, stats.kv_limit))
+    used, limit = (
+        memory_size(tokens * bytes_per_token) for tokens in (stats.kv_tokens, stats.kv_limit)
+    )
     return t("engine.kept_bytes", count=stats.kept, used=used, limit=limit)

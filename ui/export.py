@@ -14,6 +14,7 @@ from glm_backend.store import ConversationFilter
 from glm_backend.store.values import Reader
 from glm_backend.transfer import EXPORT_FORMS, Selection, export
 from ui.labels import t
+from ui.sizes import file_size
 
 #: Of this process: links to exports that are streamed.
 DOWNLOADS = Downloads()
@@ -106,7 +107,7 @@ def _draw_forms(services: Services, what: Exported) -> None:
             label=t("export.download"),
             bom=bom,
         )
-        st.caption(t(say, size=size_of(expected)), width="content")
+        st.caption(t(say, size=file_size(expected)), width="content")
 
 
 def expected_bytes(services: Services, form: str, what: Exported) -> tuple[int, bool]:
@@ -124,11 +125,3 @@ def expected_bytes(services: Services, form: str, what: Exported) -> tuple[int, 
                 break
     whole = made <= _SAMPLE_BYTES
     return made * what.count // len(what.sample), whole
-
-
-def size_of(size_bytes: int) -> str:
-    """The size of a file for people: 12 KB, 3.4 MB."""
-    for unit, divisor in (("GB", 10**9), ("MB", 10**6)):
-        if size_bytes >= divisor:
-            return f"{size_bytes / divisor:.1f} {unit}"
-    return f"{-(-size_bytes // 1000)} KB"

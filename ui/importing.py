@@ -16,11 +16,11 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from glm_backend.errors import Cancelled
 from glm_backend.services import Services
 from glm_backend.transfer import Entry, ImportReport, import_file
-from ui.export import size_of
 from ui.frame import plain_error
 from ui.job import Job, Progress, has_ended
 from ui.labels import error_text, said, t
 from ui.safe_markdown import plain
+from ui.sizes import file_size
 
 _KEY = "history_importing"
 _TABLE_ROWS = 300
@@ -103,7 +103,7 @@ def _let_go(uploaded: UploadedFile) -> None:
 
 def _draw_preview(importing: Importing) -> None:
     name = plain(importing.name)
-    st.markdown(t("import.preview_of", name=name, size=size_of(importing.size_bytes)))
+    st.markdown(t("import.preview_of", name=name, size=file_size(importing.size_bytes)))
     if not has_ended(importing.preview, t("import.looking")):
         _draw_button("cancel", _forget)
         return

@@ -12,12 +12,11 @@ from glm_backend.errors import GLMError
 from glm_backend.models.catalog import CATALOG
 from glm_backend.models.manager import ModelRequest
 from glm_backend.models.memory import MemoryEstimate
-from glm_backend.models.model import Quantization
+from glm_backend.models.model import QUANTIZATIONS, Quantization
 from glm_backend.services import Services
 from ui.labels import t
-from ui.model_panel import size
+from ui.sizes import memory_size
 
-QUANTIZATIONS: tuple[Quantization, ...] = ("none", "int8", "int4")
 #: Bars longer than this share of the free memory are cut: they do not fit, by how much is in the
 #: table.
 _SHOWN_SHARE = 1.6
@@ -47,7 +46,7 @@ def draw_machine(services: Services) -> None:
     found = needs(services)
     known = [need.estimate for need in found if need.estimate is not None]
     if known:
-        st.caption(t("machine.free", available=size(known[0].available_bytes)))
+        st.caption(t("machine.free", available=memory_size(known[0].available_bytes)))
         st.altair_chart(memory_chart(found, known[0].available_bytes), height=_CHART_HEIGHT)
     with st.expander(t("machine.table")):
         st.dataframe(machine_table(found), hide_index=True)
@@ -134,4 +133,4 @@ def _estimate(services: Services, model: str, quantization: Quantization) -> Mem
 def _cell(estimate: MemoryEstimate | None) -> str:
     if estimate is None:
         return "–"
-    return f"{'✓' if estimate.fits else '✗'} {size(estimate.needed_bytes)}"
+    return f"{'✓' if estimate.fits else '✗'} {memory_size(estimate.needed_bytes)}"

@@ -13,14 +13,13 @@ from glm_backend.models.catalog import CATALOG, CatalogEntry, entry_of
 from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.devices import devices
 from glm_backend.models.manager import ModelRequest
-from glm_backend.models.model import Quantization
+from glm_backend.models.model import QUANTIZATIONS, Quantization
 from glm_backend.services import Services
 from glm_backend.store.usage import Speed
 from ui.frame import plain_error
 from ui.labels import t
-from ui.machine import QUANTIZATIONS
-from ui.model_panel import size
 from ui.settings_actions import FOLDER, ModelActions, takes_chatglm_options
+from ui.sizes import memory_size
 
 #: How often it is looked whether answers are being written.
 _LOOK_S = 2.0
@@ -184,7 +183,7 @@ def _draw_entry(entry: CatalogEntry) -> None:
         entry.licence,
     ]
     if entry.download_bytes:
-        facts.append(t("settings.download", size=size(entry.download_bytes)))
+        facts.append(t("settings.download", size=memory_size(entry.download_bytes)))
     st.caption(" · ".join(facts))
 
 
@@ -198,9 +197,13 @@ def _draw_estimate(services: Services, actions: ModelActions) -> None:
         st.warning(plain_error(error))
         return
     if not estimate.known:
-        st.caption(t("estimate.unknown", available=size(estimate.available_bytes)))
+        st.caption(t("estimate.unknown", available=memory_size(estimate.available_bytes)))
         return
     share = estimate.needed_bytes / max(1, estimate.available_bytes)
     key = "estimate.fits" if estimate.fits else "estimate.too_large"
-    text = t(key, needed=size(estimate.needed_bytes), available=size(estimate.available_bytes))
+    text = t(
+        key,
+        needed=memory_size(estimate.needed_bytes),
+        available=memory_size(estimate.available_bytes),
+    )
     st.progress(min(1.0, share), text=text)

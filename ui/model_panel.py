@@ -12,6 +12,7 @@ from ui.frame import plain_error
 from ui.labels import said, t
 from ui.pages import SETTINGS
 from ui.safe_markdown import plain
+from ui.sizes import memory_size
 
 _LOADING_S = 0.5
 _IDLE_S = 3.0
@@ -42,12 +43,6 @@ def is_answering(services: Services) -> bool:
     return services.is_remote or services.models.status().model is not None
 
 
-def size(size_bytes: int) -> str:
-    """A number of bytes for people: 0.54 GB."""
-    gigabytes = size_bytes / 1e9
-    return f"{gigabytes:.2f} GB" if gigabytes < 10 else f"{gigabytes:.1f} GB"
-
-
 def _kind(status: ModelStatus) -> tuple[object, ...]:
     """What the rest of a page depends on; progress is not part of it."""
     return status.state, status.model, status.request, status.error
@@ -74,7 +69,7 @@ def _draw_facts(model: ModelFacts) -> None:
         st.caption(
             t(
                 "model.facts",
-                memory=size(model.memory_bytes),
+                memory=memory_size(model.memory_bytes),
                 quantization=t(f"quantization.{model.quantization}"),
                 device=model.device,
                 dtype=model.dtype,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, NotRequired, Protocol, TypedDict, get_args
 
 from glm_backend.errors import ModelUnsupported, Phrase
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 Quantization = Literal["none", "int8", "int4"]
+QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 Prefix = Sequence[tuple["torch.Tensor", "torch.Tensor"]]
 
 

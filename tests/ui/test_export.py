@@ -11,7 +11,8 @@ from glm_backend.errors import DownloadExpired
 from glm_backend.services import Services
 from glm_backend.store import ConversationFilter
 from glm_backend.transfer import EXPORT_FORMS, Selection, export
-from ui.export import Exported, expected_bytes, size_of
+from ui.export import Exported, expected_bytes
+from ui.sizes import file_size
 
 
 class Clock:
@@ -51,7 +52,7 @@ def test_a_choice_in_the_trash_has_a_size_too(services: Services, ids: list[str]
 
 
 def test_sizes_are_said_as_people_say_them() -> None:
-    assert [size_of(n) for n in (1, 12_001, 3_400_000, 5 * 10**9)] == [
+    assert [file_size(n) for n in (1, 12_001, 3_400_000, 5 * 10**9)] == [
         "1 KB",
         "13 KB",
         "3.4 MB",

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, get_args
 
 import streamlit as st
 
+from glm_backend.models.model import QUANTIZATIONS
 from glm_backend.services import Services
 from glm_backend.store import ConversationFilter
 from glm_backend.store.values import Everybody, Reader, Status
 from ui.labels import t
-from ui.machine import QUANTIZATIONS
 from ui.times import day_range
 
 #: What each shelf adds to the filter; the everyday list comes first.
