@@ -134,8 +134,11 @@ class _OnDriver:
         given = values if self._names is None else [values[name] for name in self._names]
         try:
             cursor.execute(self._sql, given)
-            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                yield rows
+            more = True
+            while more:
+                if rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                    yield rows
+                more = len(rows) == _ROWS_AT_ONCE
         except self._driver_error as error:
             raise DBAPIError(self._sql, None, error) from error
 

@@ -9,20 +9,8 @@ from typing import Any
 
 import orjson
 
-from glm_backend.store.stream import Rows
 from glm_backend.transfer.records import FORMAT, MESSAGE_FIELDS, VERSION
 from glm_backend.transfer.source import Source, chunked
-
-#: Half of all messages are questions, of which nothing is known between status and created_at, nor
-#: behind it: that part is written once.
-_CREATED_AT = MESSAGE_FIELDS.index("created_at")
-_OF_ANSWER = slice(MESSAGE_FIELDS.index("status") + 1, _CREATED_AT)
-_BEFORE = MESSAGE_FIELDS[: _OF_ANSWER.start]
-_NOTHING = (None,) * len(MESSAGE_FIELDS[_OF_ANSWER])
-_NOTHING_MORE = (None,) * len(MESSAGE_FIELDS[_CREATED_AT + 1 :])
-_WITHOUT_ANSWER = b"," + orjson.dumps(
-    dict.fromkeys(MESSAGE_FIELDS[_OF_ANSWER.start :]) | {"created_at": "%b"}
-).removeprefix(b"{")
 
 _VERSION_OF_LINE = {"format": FORMAT, "version": VERSION}
 
@@ -43,7 +31,10 @@ def _document(source: Source) -> Iterator[bytes]:
     between = b"\n"
     for conversation, portions in source.read(MESSAGE_FIELDS):
         yield between + _opened(_record(conversation)) + b',"messages":['
-        yield from _messages(portions, first=b"\n", between=b",\n")
+        lead = b"\n"
+        for rows in portions:
+            yield lead + b",\n".join([orjson.dumps(_message(row)) for row in rows])
+            lead = b",\n"
         yield b"]}"
         between = b",\n"
     yield b"\n]}\n"
@@ -52,7 +43,11 @@ def _document(source: Source) -> Iterator[bytes]:
 def _lines(source: Source) -> Iterator[bytes]:
     for conversation, portions in source.read(MESSAGE_FIELDS):
         yield _opened(_VERSION_OF_LINE | _record(conversation)) + b',"messages":['
-        yield from _messages(portions, first=b"", between=b",")
+        lead = b""
+        for rows in portions:
+            # In one call, as a list without its brackets: a third quicker than one by one.
+            yield lead + orjson.dumps([_message(row) for row in rows])[1:-1]
+            lead = b","
         yield b"]}\n"
 
 
@@ -74,23 +69,11 @@ def _record(conversation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _messages(portions: Iterator[Rows], *, first: bytes, between: bytes) -> Iterator[bytes]:
-    lead = first
-    for rows in portions:
-        yield lead
-        yield between.join([_message(row) for row in rows])
-        lead = between
-
-
-def _message(row: Sequence[Any]) -> bytes:
-    if row[_OF_ANSWER] == _NOTHING and row[_CREATED_AT + 1 :] == _NOTHING_MORE:
-        question = orjson.dumps(dict(zip(_BEFORE, row, strict=False)))
-        created_at: str = row[_CREATED_AT]
-        return question[:-1] + _WITHOUT_ANSWER % created_at.encode()
+def _message(row: Sequence[Any]) -> dict[str, Any]:
     message = dict(zip(MESSAGE_FIELDS, row, strict=True))
     if message["stop"] is not None:
         message["stop"] = _kept_json(message["stop"])
-    return orjson.dumps(message)
+    return message
 
 
 @lru_cache(maxsize=64)
