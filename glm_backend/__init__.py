@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from glm_backend.threads import settle_openmp
+from glm_backend.threads import settle_kernels
 
 if TYPE_CHECKING:
     from glm_backend.chat import ChatService as ChatService
@@ -40,7 +40,7 @@ __all__ = [
     "load_model",
 ]
 
-settle_openmp()  # here, as every way in comes by, and before any of them imports torch
+settle_kernels()  # here, as every way in comes by, and before any of them imports torch
 
 
 def __getattr__(name: str) -> object:

@@ -24,11 +24,15 @@ def cores() -> int:
     return max(1, min(usable or 1, psutil.cpu_count(logical=False) or 1))
 
 
-def settle_openmp() -> None:
-    """How many helpers OpenMP has, and how they wait; it reads this once, when torch is imported.
+def settle_kernels() -> None:
+    """How many helpers OpenMP has and how they wait, and that MKL adds up in one way.
 
-    What the operator has set stays.
+    Both read it once, when torch is imported. What the operator has set stays. Without the latter
+    MKL's products differ in their last bits with the address at which a matrix happens to begin
+    (seen on AMD's processors, in torch's attention with two threads), and an answer with the
+    company it keeps; see "conditional numerical reproducibility" in oneMKL's developer guide.
     """
+    os.environ.setdefault("MKL_CBWR", "AUTO")
     os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))

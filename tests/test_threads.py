@@ -1,4 +1,4 @@
-"""OpenMP is told how to wait before torch is there to read it, and the operator's word stands."""
+"""Kernels are told how to wait and to add before torch is there, and the operator's word stands."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import pytest
 SHOWN = """
 import os, sys
 import glm_backend
-print("torch" in sys.modules, os.environ["OMP_NUM_THREADS"], os.environ.get("GOMP_SPINCOUNT"))
+print("torch" in sys.modules, os.environ["OMP_NUM_THREADS"], os.environ.get("GOMP_SPINCOUNT"),
+      os.environ["MKL_CBWR"])
 """
 
 
 def shown(**environment: str) -> list[str]:
-    own = {"OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
+    own = {"OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "MKL_CBWR"}
     kept = {name: value for name, value in os.environ.items() if name not in own}
     run = subprocess.run(
         [sys.executable, "-c", SHOWN],
@@ -26,19 +27,24 @@ def shown(**environment: str) -> list[str]:
 
 
 def test_it_is_settled_before_torch_is_imported() -> None:
-    imported, threads, spins = shown()
+    imported, threads, spins, adding = shown()
     assert imported == "False"
     assert 1 <= int(threads) <= (os.cpu_count() or 1)
     assert int(spins) > 0
+    assert adding == "AUTO"
 
 
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ({"OMP_NUM_THREADS": "7", "GOMP_SPINCOUNT": "5"}, ["False", "7", "5"]),
-        ({"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "active"}, ["False", "7", "None"]),
+        ({"OMP_NUM_THREADS": "7", "GOMP_SPINCOUNT": "5"}, ["False", "7", "5", "AUTO"]),
+        ({"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "active"}, ["False", "7", "None", "AUTO"]),
+        (
+            {"OMP_NUM_THREADS": "7", "GOMP_SPINCOUNT": "5", "MKL_CBWR": "AVX2"},
+            ["False", "7", "5", "AVX2"],
+        ),
     ],
-    ids=["both numbers", "the policy"],
+    ids=["both numbers", "the policy", "the sums"],
 )
 def test_what_the_operator_said_stands(said: dict[str, str], expected: list[str]) -> None:
     assert shown(**said) == expected

@@ -18,7 +18,7 @@ class Peer:
 
     def __init__(self, name: str, *arguments: str) -> None:
         # What this package sets for itself is not forced on others.
-        own = {"OMP_NUM_THREADS", "GOMP_SPINCOUNT"}
+        own = {"OMP_NUM_THREADS", "GOMP_SPINCOUNT", "MKL_CBWR"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.peers.{name}", *arguments],
             stdin=subprocess.PIPE,
