@@ -102,6 +102,12 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     pull = commands.add_parser("pull", help="bring a model onto this machine")
     pull.add_argument("model", help="a catalogue name, or owner/name on the hub")
     pull.set_defaults(run=_models_pull)
+    convert = commands.add_parser("convert", help="keep a model in few bits: loads in seconds")
+    convert.add_argument("model", help="a catalogue name, a folder or owner/name on the hub")
+    convert.add_argument("--quantization", choices=QUANTIZATIONS[1:], default="int8")
+    convert.add_argument("--to", type=Path, metavar="FOLDER", help="a new one beside the models")
+    convert.add_argument("--family", choices=list(_PUBLISHED), help="of a folder that does not say")
+    convert.set_defaults(run=_models_convert)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -254,6 +260,32 @@ def _models_pull(settings: Settings, arguments: argparse.Namespace) -> int:
             hub_endpoint=settings.hub_endpoint or None,
         )
     print(checkpoint.folder)
+    return 0
+
+
+def _models_convert(settings: Settings, arguments: argparse.Namespace) -> int:
+    from glm_backend.models.convert import convert
+    from glm_backend.models.loader import prepare
+
+    settings.make_data_dir()
+    folder = settings.resolved_model_dir
+    with ProgressLine() as line:
+        checkpoint = prepare(
+            arguments.model,
+            family=arguments.family,
+            model_dir=folder,
+            on_progress=line.report,
+            hub_endpoint=settings.hub_endpoint or None,
+        )
+        kept = arguments.to or folder / f"{checkpoint.folder.name}.{arguments.quantization}"
+        convert(
+            checkpoint,
+            kept,
+            arguments.quantization,
+            model=arguments.model,
+            on_progress=line.report,
+        )
+    print(kept)
     return 0
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
+#: What config.json names as the form of the weights where convert.py wrote them.
+KEPT_BY_US = "glm_chat"
 #: More than any published model has; a hostile config cannot keep the loader busy for ever.
 _MOST_LAYERS = 1000
 #: What reads the middle of a feed-forward block, where some numbers are much larger than the rest
@@ -64,7 +66,8 @@ def native_config(config: Mapping[str, Any], *, model: str, file: str) -> Pretra
             reason=Phrase("models of the type {kind!r} are not read yet", kind=model_type),
             remedy=Phrase("Choose one whose type transformers knows as a causal language model."),
         )
-    if "quantization_config" in config:
+    form = config.get("quantization_config")
+    if form is not None and form != {"quant_method": KEPT_BY_US}:
         raise ModelUnsupported(
             model=model,
             reason=Phrase("its weights are stored quantised in a form that is not read"),
@@ -76,7 +79,7 @@ def native_config(config: Mapping[str, Any], *, model: str, file: str) -> Pretra
         raise CheckpointDamaged(file=file, reason=reason)
     try:
         kind = chatglm1.ChatGLM1Config if own else CONFIG_MAPPING[model_type]
-        return kind.from_dict(dict(config))
+        return kind.from_dict({k: v for k, v in config.items() if k != "quantization_config"})
     except Exception as error:  # each class checks its values in its own way
         raise _senseless(file, error) from error
 

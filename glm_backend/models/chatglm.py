@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from glm_backend.models.quantization import QuantizedWeight
     from glm_backend.models.row_quantization import Bits
 
+_HEAD = "lm_head.weight"
 #: Published name -> native name; {} is the number of a layer.
 _NAMES = {
     "transformer.embedding.word_embeddings.weight": "model.embed_tokens.weight",
     "transformer.encoder.final_layernorm.weight": "model.norm.weight",
-    "transformer.output_layer.weight": "lm_head.weight",
+    "transformer.output_layer.weight": _HEAD,
 }
 _LAYER = re.compile(r"transformer\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _PARTS = {
@@ -87,8 +88,9 @@ class PublishedChatGLM(Checkpoint):
             heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
             sizes = [n * config["head_dim"] for n in (heads, groups, groups)]
         targets = {name: _targets(name, sizes) for name in source.tensors if _is_used(name)}
-        if recognition.family == "chatglm":
-            targets.pop("lm_head.weight", None)  # tied: the embedding, stored a second time
+        head = source.tensors.get(_HEAD)
+        if recognition.family == "chatglm" and head is not None and not head.quantized:
+            del targets[_HEAD]  # tied: the embedding, stored a second time
         infos = dict(_infos(source, targets, bits))
         return cls(
             source.folder, config, infos, recognition.family, recognition.why, source, targets, bits
@@ -107,10 +109,13 @@ class PublishedChatGLM(Checkpoint):
     def stream(
         self, on_bytes: OnBytes, wanted: Wanted = everything
     ) -> Iterator[tuple[str, torch.Tensor | QuantizedWeight]]:
+        import torch
+
         halves: dict[str, torch.Tensor] = {}  # integers and scales that wait for each other
         for name, tensor in self.source.stored(on_bytes, wanted):
             weight_name = name.removesuffix("_scale")
-            if f"{weight_name}_scale" not in self.source.tensors:
+            scaled = f"{weight_name}_scale" in self.source.tensors
+            if not scaled or not isinstance(tensor, torch.Tensor):
                 yield from self._split(name, tensor)
             elif (other := halves.pop(weight_name, None)) is None:
                 halves[weight_name] = tensor

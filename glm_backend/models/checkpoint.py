@@ -7,6 +7,7 @@ cannot name files elsewhere. Knows nothing of modules or precision.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glm_backend.errors import CheckpointDamaged, ModelMissing, Phrase
-from glm_backend.models import weight_files
+from glm_backend.models import kept_weights, weight_files
 from glm_backend.models.weight_files import TensorInfo
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from glm_backend.models.quantization import QuantizedWeight
 
 CONFIG_FILE = "config.json"
+INDEX_FILE = "model.safetensors.index.json"
 
 #: Where weights may be, best first: (index of shards, single file).
 _WEIGHTS = (
-    ("model.safetensors.index.json", "model.safetensors"),
+    (INDEX_FILE, "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
 )
 #: Keys that name code, or choose it. Keys that begin with "_" are transformers' own and go too.
@@ -66,7 +68,8 @@ class Checkpoint:
             tensors.update(weight_files.headers(file))
         _check_index(folder, tensors)
         family = config["model_type"]
-        return cls(folder, config, tensors, family, Phrase("{where} says so", where=CONFIG_FILE))
+        why = Phrase("{where} says so", where=CONFIG_FILE)
+        return cls(folder, config, kept_weights.joined(tensors), family, why)
 
     @property
     def size_bytes(self) -> int:
@@ -93,8 +96,10 @@ class Checkpoint:
         """
         yield from self.stored(on_bytes, wanted)
 
-    def stored(self, on_bytes: OnBytes, wanted: Wanted) -> Iterator[tuple[str, torch.Tensor]]:
-        """The same for what the files hold, tensor by tensor."""
+    def stored(
+        self, on_bytes: OnBytes, wanted: Wanted
+    ) -> Iterator[tuple[str, torch.Tensor | QuantizedWeight]]:
+        """The same under the names that the files have."""
         done = 0
         for file in sorted({info.file for info in self.tensors.values() if wanted(info)}):
             infos = [
@@ -102,7 +107,9 @@ class Checkpoint:
                 for name, info in self.tensors.items()
                 if info.file == file and wanted(info)
             ]
-            for name, tensor in weight_files.tensors(file, infos):
+            plain = weight_files.tensors(file, [pair for pair in infos if not pair[1].parts])
+            kept = ((name, kept_weights.read(name, info)) for name, info in infos if info.parts)
+            for name, tensor in itertools.chain(plain, kept):
                 yield name, tensor
                 done += self.tensors[name].size_bytes
                 on_bytes(done)

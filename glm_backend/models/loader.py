@@ -69,7 +69,7 @@ def load(
 
     max_context: tokens, 0 takes the model's own limit. family: overrides what a ChatGLM folder is
     taken for. ptuning: folder of a trained prefix (p-tuning v2) for ChatGLM2 and ChatGLM3.
-    Weights published as INT8 or INT4 stay that; `quantization` then only adds an INT8 head.
+    Weights stored as INT8 or INT4 stay that; `quantization` then only adds an INT8 head.
     model_dir: where downloads and conversions are kept. hub_endpoint: a mirror of the hub. Raises
     ModelError (ModelMissing, StarterMissing, ModelUnsupported, CheckpointDamaged, DownloadFailed)
     and what `on_progress` raises.
@@ -113,7 +113,7 @@ def load(
         context_length=min(max_context, limit) if max_context else limit,
         eos_ids=_eos_ids(folder, module.config) | more_eos,
         vocab_size=module.config.get_text_config().vocab_size,
-        quantization=published_quantization(checkpoint) or quantization,
+        quantization=stored_quantization(checkpoint) or quantization,
         dtype=placement.dtype,
         device=target,
         memory_bytes=weight_bytes(module),
@@ -204,10 +204,13 @@ def _prefix(
     return read_prefix(source, config, model=name, **kind)
 
 
-def published_quantization(checkpoint: Checkpoint) -> Quantization | None:
+def stored_quantization(checkpoint: Checkpoint) -> Quantization | None:
     """What the stored weights are quantised to, where they are."""
     bits = checkpoint.bits if isinstance(checkpoint, PublishedChatGLM) else None
-    return None if bits is None else "int8" if bits == 8 else "int4"
+    kinds = {info.kind for info in checkpoint.tensors.values() if info.parts}
+    if bits == 4 or "int4" in kinds:
+        return "int4"
+    return "int8" if bits or kinds else None
 
 
 def refuse_hopeless(source: str, *, model_dir: Path) -> None:

@@ -24,7 +24,7 @@ _ROWS_AT_ONCE = 128
 _WIDENED_AT_ONCE = 256
 #: Columns that share a scale and a zero. Few keep more accuracy; where a layer is so large that
 #: reading it is what takes the time, many are read faster (docs/performance.md).
-_SMALL_GROUP, _LARGE_GROUP = 32, 128
+SMALL_GROUP, LARGE_GROUP = 32, 128
 _LARGE_COLUMNS = 2048
 
 
@@ -280,10 +280,10 @@ def quantized_int4(weight: Tensor, group: int | None = None) -> Int4Weight:
     """Groups of 128 columns for large layers whose width is a multiple of that, else of 32."""
     rows, columns = weight.shape
     if group is None:
-        large = columns >= _LARGE_COLUMNS and columns % _LARGE_GROUP == 0
-        group = _LARGE_GROUP if large else _SMALL_GROUP
+        large = columns >= _LARGE_COLUMNS and columns % LARGE_GROUP == 0
+        group = LARGE_GROUP if large else SMALL_GROUP
     groups = -(-columns // group)
-    whole = group == _LARGE_GROUP
+    whole = group == LARGE_GROUP
     device = weight.device
     packed = torch.empty(rows, groups * group // 2, dtype=torch.uint8, device=device)
     scale = torch.empty(

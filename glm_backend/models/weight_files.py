@@ -13,8 +13,8 @@ import json
 import math
 import pickle
 import zipfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class TensorInfo:
 
     kind: the format's name of its type; offset_bytes: from the start of the file (both only in
     .safetensors files). quantized: it stands for integers with scales, and stays as it is.
+    parts: the tensors of one weight that `kept_weights` found, by their names.
     """
 
     file: Path
@@ -44,6 +45,7 @@ class TensorInfo:
     kind: str = ""
     offset_bytes: int = 0
     quantized: bool = False
+    parts: Mapping[str, TensorInfo] = field(default_factory=dict)
 
 
 def headers(file: Path) -> dict[str, TensorInfo]:

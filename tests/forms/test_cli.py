@@ -18,6 +18,7 @@ import pytest
 from glm_backend.services import LOCAL_USER
 from glm_backend.settings import Settings
 from glm_backend.store.store import Store
+from tests.models import tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,6 +91,19 @@ def test_models_for_people_and_for_scripts(tmp_path: Path) -> None:
     info = json.loads(run(tmp_path, "models", "info", "chatglm3-6b", "--json").stdout)
     assert info["family"] == "chatglm3"
     assert info["memory"]["int4"]["needed_bytes"] < info["memory"]["none"]["needed_bytes"]
+
+
+def test_a_model_is_kept_in_few_bits_and_loads_from_there(tmp_path: Path) -> None:
+    tiny.make(tmp_path / "source")
+    done = run(tmp_path, "models", "convert", str(tmp_path / "source"), "--quantization", "int4",
+               "--to", str(tmp_path / "kept"))  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'kept'}\n")
+    info = json.loads(run(tmp_path, "models", "info", str(tmp_path / "kept"), "--json").stdout)
+    assert info["model_type"] == "llama"
+    assert len({needs["needed_bytes"] for needs in info["memory"].values()}) == 1
+    done = run(tmp_path, "models", "convert", str(tmp_path / "kept"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "in few bits already" in done.stderr
 
 
 def test_export_to_stdout_and_to_a_file(tmp_path: Path, conversation: str) -> None:

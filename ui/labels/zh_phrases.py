@@ -163,6 +163,9 @@ PHRASES: dict[str, str] = {
     "its weights are stored quantised in a form that is not read": "其权重以不支持的量化形式存储",
     "Take the unquantised version and load it with INT8 or INT4 here.":
         "请使用未量化的版本，并在此以 INT8 或 INT4 加载。",
+    "its weights are in few bits already": "其权重已经是低位数形式",
+    "Load it as it is, or convert the unquantised version.": "请直接加载，或转换未量化的版本。",
+    "the parts of {name} make no weight in 8 or 4 bits": "{name} 的各部分不能组成 8 位或 4 位权重",
     "weights of the type {kind!r} must be regrouped, which is not done yet":
         "{kind!r} 类型的权重需要重新组合，目前尚不支持",
     "Choose a dense model.": "请选择稠密模型。",
