@@ -19,6 +19,9 @@ from glm_backend.engine.kv_cache import KVCache, padded
 
 #: Tokens of a prompt that one call of attention takes; a block never crosses a multiple of it.
 _BLOCK_TOKENS = 64
+#: Queries that stand in one matrix, of several heads for few tokens. Fewer than 192, from where on
+#: torch's attention takes them in larger portions, which add up otherwise.
+_BLOCK_QUERIES = 128
 #: Queries of a block are filled up to a multiple of it: products of fewer rows add up otherwise.
 _BLOCK_STEP = 16
 
@@ -83,22 +86,47 @@ class _Group:
         count, share = len(self.horizons), heads // kv_heads
         # The query heads of one key head are queries of that head: nothing is repeated.
         query = _view(query, self.tokens, (count, kv_heads, share))
-        mask = self._mask(query, window)
         keys, values = (self._of_slots(part) for part in (key, value))  # [slots, kv_heads, rows, _]
         if self.one_by_one:
-            mask = mask.view(count, 1, 1, self.rows)
-            if len(keys) != count:  # several tokens of one slot
-                keys, values = (part.expand(count, -1, -1, -1) for part in (keys, values))
-            if share % 4 == 3:  # one more is quicker than one less
-                query = F.pad(query, (0, 0, 0, 1))
-            out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
-            return out[:, :, :share].reshape(count, heads, -1)
-        keys, values = (part[0, :, None].expand(-1, share, -1, -1) for part in (keys, values))
-        query = query.permute(1, 2, 0, 3)  # [kv_heads, share, tokens, dim]
-        if missing := len(mask) - count:
-            query = F.pad(query, (0, 0, 0, missing))
+            out = self._attend_one_by_one(query, keys, values, scale, window)
+        else:
+            out = self._attend_block(query, keys, values, scale, window)
+        return out.reshape(count, heads, -1)
+
+    def _attend_one_by_one(
+        self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None, window: int | None
+    ) -> Tensor:
+        """[tokens, kv_heads, share, dim] -> the same"""
+        count, _, share, _ = query.shape
+        mask = self._mask(query, window, 1).view(count, 1, 1, self.rows)
+        if len(keys) != count:  # several tokens of one slot
+            keys, values = (part.expand(count, -1, -1, -1) for part in (keys, values))
+        if share % 4 == 3:  # one more is quicker than one less
+            query = F.pad(query, (0, 0, 0, 1))
         out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
-        return out[:, :, :count].permute(2, 0, 1, 3).reshape(count, heads, -1)
+        return out[:, :, :share]
+
+    def _attend_block(
+        self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None, window: int | None
+    ) -> Tensor:
+        """[tokens, kv_heads, share, dim] -> the same
+
+        Query heads stand below each other as long as that fills up a block, so that few tokens
+        are not padded in each head.
+        """
+        count, kv_heads, share, dim = query.shape
+        divisors = [n for n in range(1, share + 1) if share % n == 0]
+        below = max(n for n in divisors if n * count <= _BLOCK_QUERIES)
+        apart, rows = share // below, below * count
+        query = query.view(count, kv_heads, apart, below, dim).permute(1, 2, 3, 0, 4)
+        query = query.reshape(kv_heads, apart, rows, dim)
+        mask = self._mask(query, window, below)
+        if missing := len(mask) - rows:
+            query = F.pad(query, (0, 0, 0, missing))
+        keys, values = (part[0, :, None].expand(-1, apart, -1, -1) for part in (keys, values))
+        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+        out = out[:, :, :rows].view(kv_heads, apart, below, count, dim)
+        return out.permute(3, 0, 1, 2, 4)
 
     def _of_slots(self, cache: Tensor) -> Tensor:
         """The rows of this group's slots, as one view: [slots, kv_heads, rows, dim]."""
@@ -110,15 +138,17 @@ class _Group:
             cache.storage_offset() + self.slots.start * per_slot,
         )
 
-    def _mask(self, like: Tensor, window: int | None) -> Tensor:
+    def _mask(self, like: Tensor, window: int | None, times: int) -> Tensor:
         """What is added to the scores: [queries, rows], the same for every layer.
 
-        Of a block there are more queries than tokens; the others see something, too.
+        times: how often the tokens are there, one below the other. Of a block there may be more
+        queries than that; the others see something, too.
         """
         if window not in self._masks:
             places = torch.arange(self.rows, device=like.device)
-            missing = 0 if self.one_by_one else -len(self.horizons) % _BLOCK_STEP
-            horizons = [*self.horizons, *[self.rows] * missing]
+            horizons = [*self.horizons] * times
+            missing = 0 if self.one_by_one else -len(horizons) % _BLOCK_STEP
+            horizons += [self.rows] * missing
             ends = torch.tensor(horizons, device=like.device)[:, None]
             seen = places < ends
             if window is not None:

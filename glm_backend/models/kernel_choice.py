@@ -25,7 +25,7 @@ FILE = "kernels.json"
 #: several people at once, and prompts are read in portions.
 _WEIGHTS = {1: 1.0, 8: 0.25, 64: 0.03}
 #: Bytes of the weights that a trial walks over: more than a core's own cache holds.
-_WALKED_BYTES = 24 * 2**20
+_WALKED_BYTES = 16 * 2**20
 _ROUNDS = 5
 #: Of a tiny matrix, whose speed matters to nobody.
 _MOST_COPIES = 50
