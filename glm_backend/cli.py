@@ -18,6 +18,7 @@ from pathlib import Path
 
 from glm_backend.errors import GLMError, SettingsError
 from glm_backend.models.catalog import CATALOG, entry_of
+from glm_backend.models.checkpoint import Checkpoint
 from glm_backend.models.model import QUANTIZATIONS
 from glm_backend.progress import ProgressLine
 from glm_backend.services import Services
@@ -232,7 +233,6 @@ def _models_info(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _facts(model: str, settings: Settings) -> dict[str, object]:
-    from glm_backend.models.checkpoint import Checkpoint
     from glm_backend.models.loader import local_folder, refuse_hopeless
 
     if (entry := entry_of(model)) is not None:
@@ -248,36 +248,35 @@ def _facts(model: str, settings: Settings) -> dict[str, object]:
     return {"id": model, "title": folder.name, "model_type": config["model_type"], "here": True}
 
 
-def _models_pull(settings: Settings, arguments: argparse.Namespace) -> int:
+def _prepared(settings: Settings, model: str, family: str | None, line: ProgressLine) -> Checkpoint:
+    """Brings a model onto this machine, with progress."""
     from glm_backend.models.loader import prepare
 
+    return prepare(
+        model,
+        family=family,
+        model_dir=settings.resolved_model_dir,
+        on_progress=line.report,
+        hub_endpoint=settings.hub_endpoint or None,
+    )
+
+
+def _models_pull(settings: Settings, arguments: argparse.Namespace) -> int:
     settings.make_data_dir()
     with ProgressLine() as line:
-        checkpoint = prepare(
-            arguments.model,
-            model_dir=settings.resolved_model_dir,
-            on_progress=line.report,
-            hub_endpoint=settings.hub_endpoint or None,
-        )
+        checkpoint = _prepared(settings, arguments.model, None, line)
     print(checkpoint.folder)
     return 0
 
 
 def _models_convert(settings: Settings, arguments: argparse.Namespace) -> int:
     from glm_backend.models.convert import convert
-    from glm_backend.models.loader import prepare
 
     settings.make_data_dir()
-    folder = settings.resolved_model_dir
     with ProgressLine() as line:
-        checkpoint = prepare(
-            arguments.model,
-            family=arguments.family,
-            model_dir=folder,
-            on_progress=line.report,
-            hub_endpoint=settings.hub_endpoint or None,
-        )
-        kept = arguments.to or folder / f"{checkpoint.folder.name}.{arguments.quantization}"
+        checkpoint = _prepared(settings, arguments.model, arguments.family, line)
+        name = f"{checkpoint.folder.name}.{arguments.quantization}"
+        kept = arguments.to or settings.resolved_model_dir / name
         convert(
             checkpoint,
             kept,

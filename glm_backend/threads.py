@@ -11,6 +11,8 @@ import psutil
 
 T = TypeVar("T")
 
+#: What `settle_kernels` sets.
+KERNEL_SETTINGS = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "MKL_CBWR")
 #: How often a helper of OpenMP looks for work before it sleeps, half a millisecond on the machine
 #: where it was measured: longer than the gaps between the operations of a step. GNU's own 300,000
 #: hold the core from whoever needs it next, another library's kernels (OpenVINO's were a third

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from glm_backend.threads import KERNEL_SETTINGS
+
 SHOWN = """
 import os, sys
 import glm_backend
@@ -17,7 +19,7 @@ print("torch" in sys.modules, os.environ["OMP_NUM_THREADS"], os.environ.get("GOM
 
 
 def shown(**environment: str) -> list[str]:
-    own = {"OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "MKL_CBWR"}
+    own = {*KERNEL_SETTINGS, "OMP_WAIT_POLICY"}
     kept = {name: value for name, value in os.environ.items() if name not in own}
     run = subprocess.run(
         [sys.executable, "-c", SHOWN],

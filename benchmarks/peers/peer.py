@@ -12,20 +12,21 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
+from glm_backend.threads import KERNEL_SETTINGS
+
 
 class Peer:
     """Starts `python -m benchmarks.peers.<name> arguments` and asks it."""
 
     def __init__(self, name: str, *arguments: str) -> None:
         # What this package sets for itself is not forced on others.
-        own = {"OMP_NUM_THREADS", "GOMP_SPINCOUNT", "MKL_CBWR"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.peers.{name}", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={name: value for name, value in os.environ.items() if name not in own},
+            env={name: value for name, value in os.environ.items() if name not in KERNEL_SETTINGS},
         )
         self._answer()  # it has loaded its model
 

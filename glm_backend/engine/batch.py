@@ -8,6 +8,7 @@ depends on the sequence alone (`padded`), so an answer is the same in any compan
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -115,8 +116,7 @@ class _Group:
         are not padded in each head.
         """
         count, kv_heads, share, dim = query.shape
-        divisors = [n for n in range(1, share + 1) if share % n == 0]
-        below = max(n for n in divisors if n * count <= _BLOCK_QUERIES)
+        below = _heads_below(share, count)
         apart, rows = share // below, below * count
         query = query.view(count, kv_heads, apart, below, dim).permute(1, 2, 3, 0, 4)
         query = query.reshape(kv_heads, apart, rows, dim)
@@ -278,6 +278,13 @@ def _view(query: Tensor, tokens: slice, shape: tuple[int, int, int]) -> Tensor:
         (per_token, share * per_head, per_head, per_number),
         query.storage_offset() + tokens.start * per_token,
     )
+
+
+@functools.cache
+def _heads_below(share: int, tokens: int) -> int:
+    """Query heads of a key head that stand below each other, for so many tokens of a block."""
+    divisors = [n for n in range(1, share + 1) if share % n == 0]
+    return max(n for n in divisors if n * tokens <= _BLOCK_QUERIES)
 
 
 def _block_end(position: int) -> int:

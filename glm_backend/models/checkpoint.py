@@ -76,6 +76,11 @@ class Checkpoint:
         """Bytes of all weights as stored."""
         return sum(info.size_bytes for info in self.tensors.values())
 
+    @property
+    def in_few_bits(self) -> bool:
+        """Whether weights are stored as integers with scales."""
+        return any(info.quantized for info in self.tensors.values())
+
     def whole_number(self, key: str) -> int:
         """A number that config.json must hold; raises CheckpointDamaged without it."""
         value = self.config.get(key)

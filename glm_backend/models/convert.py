@@ -16,10 +16,16 @@ from glm_backend.errors import FileExists, ModelUnsupported, Phrase
 from glm_backend.models import kept_weights
 from glm_backend.models.assembly import KEPT_BY_US, Placement, assemble
 from glm_backend.models.chatglm import PublishedChatGLM
-from glm_backend.models.checkpoint import CONFIG_FILE, INDEX_FILE, Checkpoint, everything, read_json
+from glm_backend.models.checkpoint import CONFIG_FILE, INDEX_FILE, Checkpoint, read_json
 from glm_backend.models.model import Quantization
-from glm_backend.models.ptuning import PREFIX_ENCODER
-from glm_backend.models.quantization import Int4Weight, Int8Weight, QuantizedLinear
+from glm_backend.models.new_folder import new_folder
+from glm_backend.models.ptuning import prefix_tensors
+from glm_backend.models.quantization import (
+    Int4Weight,
+    Int8Weight,
+    QuantizedLinear,
+    weight_bytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +55,7 @@ def convert(
     """
     import torch
 
-    if any(info.quantized for info in checkpoint.tensors.values()):
+    if checkpoint.in_few_bits:
         raise ModelUnsupported(
             model=model,
             reason=Phrase("its weights are in few bits already"),
@@ -61,18 +67,10 @@ def convert(
     module = assemble(
         checkpoint, placement, model=model, on_fraction=lambda done: on_progress("quantizing", done)
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
+    with new_folder(folder) as scratch:
         _copy_small_files(checkpoint.folder, scratch)
         (scratch / CONFIG_FILE).write_text(json.dumps(_config(checkpoint), indent=2), "utf-8")
         _write(scratch, module, checkpoint, on_progress)
-        scratch.rename(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
 
 
 def _copy_small_files(source: Path, target: Path) -> None:
@@ -99,7 +97,7 @@ def _write(
     """Files of weights, and the index that names them."""
     from safetensors.torch import save_file
 
-    total = max(1, sum(_size(weight) for weight in _weights(module, checkpoint)))
+    total = max(1, weight_bytes(module))  # some are written in half of it
     places: dict[str, str] = {}
     shard: dict[str, Tensor] = {}
 
@@ -111,21 +109,19 @@ def _write(
 
     done = 0
     for weight in _weights(module, checkpoint):
-        on_progress("writing", done / total)
+        on_progress("writing", min(1.0, done / total))
         shard |= {name: tensor.contiguous() for name, tensor in weight.items()}
         done += _size(weight)
         if _size(shard) > _SHARD_BYTES:
             finish()
     finish()
-    index = {"metadata": {"total_size": total}, "weight_map": places}
+    index = {"metadata": {"total_size": done}, "weight_map": places}
     (folder / INDEX_FILE).write_text(json.dumps(index), "utf-8")
     on_progress("writing", 1.0)
 
 
 def _weights(module: nn.Module, checkpoint: Checkpoint) -> Iterator[dict[str, Tensor]]:
     """What each weight is stored as: by name, what belongs together at a time."""
-    import torch
-
     few_bits = {}
     for path, part in module.named_modules():
         if isinstance(part, QuantizedLinear) and isinstance(part.weight, Int8Weight | Int4Weight):
@@ -135,12 +131,9 @@ def _weights(module: nn.Module, checkpoint: Checkpoint) -> Iterator[dict[str, Te
         path, _, leaf = name.rpartition(".")
         if path not in few_bits or leaf == "bias":
             yield {name: _narrow(tensor)}
-    if isinstance(checkpoint, PublishedChatGLM):  # a trained prefix among the weights
-        yield {
-            name: found
-            for name, found in checkpoint.source.stored(lambda done: None, everything)
-            if name.startswith(PREFIX_ENCODER) and isinstance(found, torch.Tensor)
-        }
+    prefix = checkpoint.prefix_file if isinstance(checkpoint, PublishedChatGLM) else None
+    if prefix is not None:  # trained, among the weights
+        yield prefix_tensors(prefix)
 
 
 def _narrow(tensor: Tensor) -> Tensor:

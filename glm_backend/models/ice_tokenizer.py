@@ -8,14 +8,14 @@ controls, so a file of another model is found at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 
 from glm_backend.errors import CheckpointDamaged, Phrase
-from glm_backend.models.sentencepiece_tokenizer import PieceStream, read_model, surface
+from glm_backend.models.sentencepiece_tokenizer import PieceDecoder, read_model, surface
 
 FILE = "ice_text.model"
 _LINE_END = "<n>"
@@ -35,7 +35,7 @@ _KNOWN = {
 }
 
 
-class IceTokenizer:
+class IceTokenizer(PieceDecoder):
     """Ids are those of the pieces plus an offset (0; 20,000 in the earliest files).
 
     Controls are never parsed out of text, and have none. Safe to share between threads.
@@ -47,8 +47,8 @@ class IceTokenizer:
         self._line_end: int = processor.piece_to_id(_LINE_END)
         self.special_ids = {name: processor.piece_to_id(name) + offset for name in _CONTROLS}
         self._controls = frozenset(self.special_ids.values())
-        self._surfaces: list[str | int] = [""] * offset
-        self._surfaces += [_text(processor, i) for i in range(processor.get_piece_size())]
+        pieces = [_text(processor, i) for i in range(processor.get_piece_size())]
+        super().__init__([*[""] * offset, *pieces])
 
     @classmethod
     def open(cls, path: Path, config: Mapping[str, Any]) -> IceTokenizer:
@@ -72,15 +72,6 @@ class IceTokenizer:
         for part in more:
             ids += self._continued(_spelled(part))
         return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; ids beyond the vocabulary have none."""
-        stream = self.detokenizer()
-        return "".join([*(stream.push(i) for i in ids), stream.finish()])
-
-    def detokenizer(self) -> PieceStream:
-        """A new stream; each answer has its own."""
-        return PieceStream(self._surfaces)
 
     def _continued(self, text: str) -> list[int]:
         """Ids of text within a text: without the space that SentencePiece begins with."""

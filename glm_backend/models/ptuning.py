@@ -36,7 +36,11 @@ def read_prefix(source: Path, config: Any, *, dtype: Any, device: Any, model: st
             remedy=Phrase("Load it without ptuning."),
         )
     file = _file(source, model)
-    return split(_table(file, _stored(file)), config, file=file, dtype=dtype, device=device)
+    stored = {
+        name.removeprefix(PREFIX_ENCODER): tensor.float()
+        for name, tensor in prefix_tensors(file).items()
+    }
+    return split(_table(file, stored), config, file=file, dtype=dtype, device=device)
 
 
 def split(table: Tensor, config: Any, *, file: Path, dtype: Any, device: Any) -> Prefix:
@@ -69,14 +73,14 @@ def _file(source: Path, model: str) -> Path:
     raise ModelMissing(model=prefix, where=str(source), remedy=remedy)
 
 
-def _stored(file: Path) -> dict[str, Tensor]:
+def prefix_tensors(file: Path) -> dict[str, Tensor]:
+    """What belongs to a prefix among the weights of a file, as it is stored, by stored names."""
     infos = {
         name: info
         for name, info in weight_files.headers(file).items()
         if name.startswith(PREFIX_ENCODER)
     }
-    found = dict(weight_files.tensors(file, infos.items()))
-    return {name.removeprefix(PREFIX_ENCODER): tensor.float() for name, tensor in found.items()}
+    return dict(weight_files.tensors(file, infos.items()))
 
 
 def _table(file: Path, stored: dict[str, Tensor]) -> Tensor:

@@ -49,8 +49,7 @@ class Rotation:
     @classmethod
     def takes(cls, checkpoint: Checkpoint) -> bool:
         """Whether a model is of a family that may be turned, and its weights are numbers."""
-        quantized = any(info.quantized for info in checkpoint.tensors.values())
-        return checkpoint.config["model_type"] in _FAMILIES and not quantized
+        return checkpoint.config["model_type"] in _FAMILIES and not checkpoint.in_few_bits
 
     def turned(
         self, name: str, tensor: Tensor | QuantizedWeight

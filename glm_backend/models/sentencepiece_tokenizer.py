@@ -19,7 +19,23 @@ _SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
 _REPLACEMENT = "\ufffd"
 
 
-class SentencePieceTokenizer:
+class PieceDecoder:
+    """The way from ids to text. surfaces: what each id stands for, as `PieceStream` takes it."""
+
+    def __init__(self, surfaces: Sequence[str | int]) -> None:
+        self._surfaces = surfaces
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`; ids beyond the vocabulary have none."""
+        stream = self.detokenizer()
+        return "".join([*(stream.push(i) for i in ids), stream.finish()])
+
+    def detokenizer(self) -> PieceStream:
+        """A new stream; each answer has its own."""
+        return PieceStream(self._surfaces)
+
+
+class SentencePieceTokenizer(PieceDecoder):
     """Special tokens follow the pieces of the file, in the order of `specials`.
 
     They are never parsed out of text. specials_have_text: whether decoding shows them (ChatGLM3)
@@ -36,8 +52,8 @@ class SentencePieceTokenizer:
         self._processor = processor
         self.pieces = processor.get_piece_size()
         self.special_ids = {name: self.pieces + i for i, name in enumerate(specials)}
-        self._surfaces: list[str | int] = [surface(processor, i) for i in range(self.pieces)]
-        self._surfaces += specials if specials_have_text else [""] * len(specials)
+        shown = specials if specials_have_text else [""] * len(specials)
+        super().__init__([*(surface(processor, i) for i in range(self.pieces)), *shown])
 
     @classmethod
     def open(
@@ -56,15 +72,6 @@ class SentencePieceTokenizer:
         clean = text.encode("utf-8", "replace").decode("utf-8")
         ids: list[int] = self._processor.encode(clean)
         return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; ids beyond the vocabulary have none."""
-        stream = self.detokenizer()
-        return "".join([*(stream.push(i) for i in ids), stream.finish()])
-
-    def detokenizer(self) -> PieceStream:
-        """A new stream; each answer has its own."""
-        return PieceStream(self._surfaces)
 
 
 def read_model(path: Path) -> sentencepiece.SentencePieceProcessor:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from glm_backend.errors import StarterMissing
 from glm_backend.models.catalog import STARTER
+from glm_backend.models.new_folder import new_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -46,9 +46,8 @@ def find_gguf(package: str = STARTER.package) -> Path:
 def ensure_starter(model_dir: Path, on_progress: Progress) -> Path:
     """The folder of the converted starter model, made when it is not there yet.
 
-    The folder appears by one rename, so a conversion that was killed leaves only a temporary one
-    that nobody reads; the next conversion removes it. Of two at once, the second waits and finds
-    the work done.
+    A conversion that was killed leaves nothing that anybody reads (`new_folder`). Of two at once,
+    the second waits and finds the work done.
     """
     target = model_dir / STARTER.id
     if target.is_dir():
@@ -57,11 +56,8 @@ def ensure_starter(model_dir: Path, on_progress: Progress) -> Path:
     model_dir.mkdir(parents=True, exist_ok=True)
     with _alone(model_dir, on_progress):
         if not target.is_dir():
-            scratch = model_dir / f".{STARTER.id}.partial"
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir()
-            _convert(gguf, scratch, on_progress)
-            scratch.rename(target)
+            with new_folder(target) as scratch:
+                _convert(gguf, scratch, on_progress)
     on_progress("converting", 1.0)
     return target
 

@@ -134,11 +134,8 @@ class _OnDriver:
         given = values if self._names is None else [values[name] for name in self._names]
         try:
             cursor.execute(self._sql, given)
-            more = True
-            while more:
-                if rows := cursor.fetchmany(_ROWS_AT_ONCE):
-                    yield rows
-                more = len(rows) == _ROWS_AT_ONCE
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                yield rows
         except self._driver_error as error:
             raise DBAPIError(self._sql, None, error) from error
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.chat_page import ChatPage
+from tests.browser.chat_page import ChatPage, settle
 from tests.browser.chromium import PATIENCE_MS
 from tests.browser.dashboard import FAKE, Dashboard
 
@@ -73,3 +73,13 @@ def open_page(chromium: Browser, dashboard: Dashboard) -> Iterator[Callable[...,
 def chat(open_page: Callable[..., Page], dashboard: Dashboard) -> ChatPage:
     """A new chat."""
     return ChatPage(open_page(), dashboard.url).open()
+
+
+@pytest.fixture
+def history(filled: Dashboard, open_page: Callable[..., Page]) -> Page:
+    """The History page of what a module's own `filled` holds."""
+    page = open_page()
+    page.goto(f"{filled.url}/history")
+    settle(page)
+    expect(page.locator(".st-key-history_list")).to_be_visible()
+    return page

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from glm_backend.testing import FakeModel
-from tests.browser.chat_page import ChatPage, settle
+from tests.browser.chat_page import ChatPage
 from tests.browser.dashboard import Dashboard
 from tests.browser.history_page import download
 from tests.fakes import fake_services
@@ -30,15 +30,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     running = Dashboard(data_dir).start()
     yield running
     running.stop()
-
-
-@pytest.fixture
-def history(filled: Dashboard, open_page: Callable[..., Page]) -> Page:
-    page = open_page()
-    page.goto(f"{filled.url}/history")
-    settle(page)
-    expect(page.locator(".st-key-history_list")).to_be_visible()
-    return page
 
 
 def _mark_row(page: Page, row: int) -> None:

@@ -36,14 +36,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     running.stop()
 
 
-@pytest.fixture
-def history(filled: Dashboard, open_page: Callable[..., Page]) -> Page:
-    page = open_page()
-    page.goto(f"{filled.url}/history")
-    settle(page)
-    return page
-
-
 def _rows(page: Page) -> Locator:
     return page.locator(".st-key-history_list [class*='st-key-history_row_']")
 
