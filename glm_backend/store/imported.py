@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -180,6 +181,11 @@ def _stop(name: str, value: object) -> str:
         raise _wrong(name, value, Phrase("a list of texts"))
     for part in value:
         _text(name, part)
+    return _list_text(tuple(value))
+
+
+@functools.lru_cache(1000)  # few lists are different, and most are empty
+def _list_text(value: tuple[str, ...]) -> str:
     return _json(value)
 
 

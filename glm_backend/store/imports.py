@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -30,7 +30,7 @@ class Imports(Room):
     """Writing conversations that were led elsewhere."""
 
     def import_conversations(
-        self, user_id: str, batch: Sequence[ImportedConversation]
+        self, user_id: str, batch: Iterable[ImportedConversation]
     ) -> list[ImportOutcome]:
         """Writes those that are not there yet; an outcome for each, in their order.
 
@@ -45,14 +45,16 @@ class Imports(Room):
         that was "generating" is "interrupted"; without a head the last message is it. All of it
         is found by the search at once, and counts in the usage by day on the days it was written.
 
-        The more a call brings (1,000 conversations, say), the less each costs; where others want
-        to write, it lets them after every 1,000 messages or so. Raises StoreError and its kinds:
-        what was written before stays, and the same call again adds only the rest.
+        A conversation is checked as it comes and let go of, so that what is read from a file need
+        not be held whole beside its rows. The more a call brings (1,000 conversations, say), the
+        less each costs; where others want to write, it lets them after every 1,000 messages or so.
+        Raises StoreError and its kinds: what was written before stays, and the same call again adds
+        only the rest.
         """
         return self._take(user_id, batch, self._write)
 
     def preview_import(
-        self, user_id: str, batch: Sequence[ImportedConversation]
+        self, user_id: str, batch: Iterable[ImportedConversation]
     ) -> list[ImportOutcome]:
         """What `import_conversations` would answer now. Writes nothing."""
         return self._take(user_id, batch, self._look)
@@ -60,7 +62,7 @@ class Imports(Room):
     def _take(
         self,
         user_id: str,
-        batch: Sequence[ImportedConversation],
+        batch: Iterable[ImportedConversation],
         deal_with: Callable[[str, Sequence[CheckedConversation]], _Dealt],
     ) -> list[ImportOutcome]:
         outcomes: dict[int, ImportOutcome] = {}
@@ -71,7 +73,7 @@ class Imports(Room):
             except GLMError as error:
                 outcomes[place] = ImportOutcome("refused", error=error)
         outcomes |= zip(good, deal_with(user_id, list(good.values())), strict=True)
-        return [outcomes[place] for place in range(len(batch))]
+        return [outcomes[place] for place in sorted(outcomes)]
 
     def _look(self, user_id: str, good: Sequence[CheckedConversation]) -> _Dealt:
         with self._database.reading() as connection:

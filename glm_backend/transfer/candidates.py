@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO
+
+import orjson
 
 from glm_backend.errors import ConversationUnreadable, GLMError, InternalError, Phrase
 from glm_backend.store.values import ImportedConversation
@@ -19,7 +22,7 @@ from glm_backend.transfer.json_items import Item, JsonItems
 from glm_backend.transfer.librechat import is_librechat, read_librechat
 from glm_backend.transfer.open_webui import is_open_webui, read_open_webui
 from glm_backend.transfer.own_import import is_own, read_own
-from glm_backend.transfer.storable import may_be_unstorable, storable_values
+from glm_backend.transfer.storable import storable_values
 from glm_backend.transfer.turns import (
     is_history,
     is_openai,
@@ -46,6 +49,8 @@ IMPORT_FORMS = ("auto", "json", "jsonl", "csv", *_FOREIGN)
 
 # NaN and infinite numbers are no JSON; what they stand for is missing.
 _decode = json.JSONDecoder(parse_constant=lambda _: None).decode
+# Quick, but it makes a float of a whole number that takes more than 64 bits.
+_ALL_DIGITS_0, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 19
 _title_in = re.compile(rb'"title"\s*+:\s*+("(?:[^"\\\n]|\\.){0,400}")').search
 
 
@@ -112,12 +117,12 @@ class Candidates:
         try:
             if item.trouble is not None:
                 raise _unreadable(item.trouble)
-            value = _parsed(item.text)
+            value, tidy = _parsed(item.text)
         except (ConversationUnreadable, RecursionError):
             title = _title_in(item.text, 0, 2**16)
-            candidate.title = str(_parsed(title[1])) if title else ""
+            candidate.title = str(_parsed(title[1])[0]) if title else ""
             raise
-        self._read(candidate, value, tidy=may_be_unstorable(item.text) is not None)
+        self._read(candidate, value, tidy=tidy)
 
     def _read(self, candidate: Candidate, value: Any, *, tidy: bool) -> None:
         if tidy:
@@ -150,9 +155,14 @@ class Candidates:
         raise _unreadable(Phrase("it has not the form {form}", form=self._form))
 
 
-def _parsed(text: bytes) -> Any:
+def _parsed(text: bytes) -> tuple[Any, bool]:
+    """The value, and whether texts in it may hold what cannot be kept (storable.py)."""
+    if _MANY_DIGITS not in text.translate(_ALL_DIGITS_0):  # whole numbers stay whole
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return orjson.loads(text), b"\\u0000" in text
+    # Halves of surrogate pairs, NaN and very deep nesting are refused there, by the letter.
     try:
-        return _decode(text.decode("utf-8", "surrogatepass"))
+        return _decode(text.decode("utf-8", "surrogatepass")), True
     except UnicodeDecodeError:
         raise _unreadable(Phrase("it is no UTF-8")) from None
     except ValueError as error:

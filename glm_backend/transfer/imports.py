@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from glm_backend.errors import InvalidParameter, Phrase
 from glm_backend.store import Store
-from glm_backend.store.values import ImportOutcome
+from glm_backend.store.values import ImportedConversation, ImportOutcome
 from glm_backend.transfer.candidates import IMPORT_FORMS, Candidate, Candidates
 from glm_backend.transfer.import_report import Entry, ImportReport
 from glm_backend.transfer.source import Progress
@@ -45,37 +45,43 @@ def import_file(
     report = ImportReport(dry_run)
     deal_with = store.preview_import if dry_run else store.import_conversations
     size = file.seek(0, os.SEEK_END)
-    for portion in _portions(Candidates(file, form, user_id, store.now())):
-        good = [(c, c.conversation) for c in portion if c.conversation is not None]
-        outcomes = deal_with(user_id, [conversation for _, conversation in good])
-        became = {c.position: outcome for (c, _), outcome in zip(good, outcomes, strict=True)}
+    candidates = iter(Candidates(file, form, user_id, store.now()))
+    while True:
+        portion: list[Candidate] = []
+        outcomes = iter(deal_with(user_id, _conversations(candidates, portion)))
+        if not portion:
+            return report
         for candidate in portion:
-            report.add(_entry(candidate, became.get(candidate.position)))
+            report.add(_entry(candidate, next(outcomes) if candidate.error is None else None))
         on_progress(file.tell() / max(size, 1))
-    return report
 
 
-def _portions(candidates: Candidates) -> Iterator[list[Candidate]]:
-    """As many at a time as go well into memory and into the store."""
-    portion: list[Candidate] = []
+def _conversations(
+    candidates: Iterator[Candidate], portion: list[Candidate]
+) -> Iterator[ImportedConversation]:
+    """As many at a time as go well into memory and into the store.
+
+    The candidates are put into `portion`, without their conversations: each is let go of as soon as
+    it has been taken, for its texts are in the rows that the store makes of it.
+    """
     messages = characters = 0
     for candidate in candidates:
+        conversation, candidate.conversation = candidate.conversation, None
         portion.append(candidate)
-        said = candidate.conversation.messages if candidate.conversation else ()
-        messages += 1 + len(said)
-        characters += sum(len(message["content"]) for message in said)
+        messages += 1
+        if conversation is not None:
+            candidate.title = candidate.title or conversation.title
+            messages += len(conversation.messages)
+            characters += sum(len(message["content"]) for message in conversation.messages)
+            yield conversation
         if messages >= _MESSAGES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
-            yield portion
-            portion, messages, characters = [], 0, 0
-    if portion:
-        yield portion
+            return
 
 
 def _entry(candidate: Candidate, outcome: ImportOutcome | None) -> Entry:
-    title = candidate.title or (candidate.conversation.title if candidate.conversation else "")
     return Entry(
         position=candidate.position,
-        title=title[:_TITLE_CHARACTERS],
+        title=candidate.title[:_TITLE_CHARACTERS],
         form=candidate.form,
         outcome=outcome.state if outcome else "refused",
         messages=outcome.messages if outcome else 0,

@@ -6,12 +6,9 @@ as it is.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 _NUL = {0: "\N{SYMBOL FOR NULL}"}
-#: What such characters look like in the bytes of JSON. Halves of a pair do, too.
-may_be_unstorable = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\x00|\xed[\xa0-\xbf]").search
 
 
 def storable(text: str) -> str:
