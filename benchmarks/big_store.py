@@ -5,7 +5,6 @@ Made once and kept in .cache/benchmarks; what changes it works on a copy.
 
 from __future__ import annotations
 
-import itertools
 import random
 import shutil
 import sys
@@ -27,7 +26,6 @@ _BEGAN = datetime(2024, 11, 1, 8, tzinfo=UTC)
 _MODELS = ("chatglm3-6b",) * 5 + ("chatglm2-6b",) * 3 + ("glm-4-9b-chat",)
 _STATUSES = ("complete",) * 97 + ("stopped", "interrupted", "failed")
 _TAGS = ("work", "code", "translation", "季度报告", "ideas", "later")
-_AT_ONCE = 200
 
 
 def big_store(conversations: int = CONVERSATIONS) -> Path:
@@ -41,8 +39,8 @@ def big_store(conversations: int = CONVERSATIONS) -> Path:
         partial.unlink(missing_ok=True)
         store = Store.open(f"sqlite:///{partial}")
         user = store.ensure_user(USER)
-        for batch in batches(conversations):
-            store.import_conversations(user, batch)
+        for outcome in store.import_conversations(user, _conversations(conversations)):
+            assert outcome.state == "imported"
         store.close()
         partial.rename(file)
     return file
@@ -53,14 +51,8 @@ def copy_of(file: Path, folder: Path) -> Path:
     return Path(shutil.copy(file, folder / file.name))
 
 
-def batches(conversations: int, seed: int = 6) -> Iterator[list[ImportedConversation]]:
-    """The conversations, some hundred at a time."""
-    made = _conversations(conversations, random.Random(seed))
-    while batch := list(itertools.islice(made, _AT_ONCE)):
-        yield batch
-
-
-def _conversations(count: int, rng: random.Random) -> Iterator[ImportedConversation]:
+def _conversations(count: int) -> Iterator[ImportedConversation]:
+    rng = random.Random(6)
     texts = _Texts(rng)
     for number in range(count):
         began = _BEGAN + timedelta(minutes=number * 10, microseconds=rng.randrange(10**6))

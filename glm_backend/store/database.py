@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import make_url
@@ -70,6 +72,18 @@ class Database:
             with connection.begin():
                 yield connection
 
+    @contextmanager
+    def writing_behind(self) -> Iterator[tuple[Connection, Future[None]]]:
+        """The same, but nobody waits for the commit: the future says when it is done, or raises.
+
+        The next who wants to write waits for it as always.
+        """
+        committed: Future[None] = Future()
+        with ExitStack() as transaction:
+            yield transaction.enter_context(self.writing()), committed
+            commit = transaction.pop_all().close
+        threading.Thread(target=_fulfil, args=(committed, commit), name="commit").start()
+
     @property
     def others_wait(self) -> bool:
         """True when a long writing transaction should end, for others to have their turn."""
@@ -112,3 +126,12 @@ class Database:
         if isinstance(error, NoConnectionFree):
             return StoreBusy(database=self.name)
         return self._kind.kind_of(cause)(database=self.name, reason=" ".join(str(cause).split()))
+
+
+def _fulfil(promise: Future[None], work: Callable[[], None]) -> None:
+    try:
+        work()
+    except BaseException as error:
+        promise.set_exception(error)
+    else:
+        promise.set_result(None)

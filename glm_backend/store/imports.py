@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -18,21 +20,21 @@ from glm_backend.store.upserts import insert_kept
 from glm_backend.store.usage import add_usage
 from glm_backend.store.values import ImportedConversation, ImportOutcome
 
+_MESSAGES_A_PORTION, _CHARACTERS_A_PORTION = 5000, 8_000_000
 _MESSAGES_A_GROUP = 1000  # some 60 ms: whoever writes an answer meanwhile waits so long
 _MOST_AT_ONCE = 20  # groups a transaction, while nobody waits
 _TRIES = 4  # two imports of the same file at once may both find an id free
 
 _Group = list[CheckedConversation]
-_Dealt = list[ImportOutcome]
 
 
 class Imports(Room):
     """Writing conversations that were led elsewhere."""
 
     def import_conversations(
-        self, user_id: str, batch: Iterable[ImportedConversation]
-    ) -> list[ImportOutcome]:
-        """Writes those that are not there yet; an outcome for each, in their order.
+        self, user_id: str, given: Iterable[ImportedConversation]
+    ) -> Iterator[ImportOutcome]:
+        """Writes those that are not there yet, while the outcomes, one for each, are taken.
 
         Each conversation is taken whole or not at all, and none stops the others. One whose id
         the user already has stays as it is ("known", or "trash" when it is there). An id that
@@ -45,49 +47,44 @@ class Imports(Room):
         that was "generating" is "interrupted"; without a head the last message is it. All of it
         is found by the search at once, and counts in the usage by day on the days it was written.
 
-        A conversation is checked as it comes and let go of, so that what is read from a file need
-        not be held whole beside its rows. The more a call brings (1,000 conversations, say), the
-        less each costs; where others want to write, it lets them after every 1,000 messages or so.
-        Raises StoreError and its kinds: what was written before stays, and the same call again adds
-        only the rest.
+        An outcome is given when it is on the disk. So much is read at a time as goes well into
+        memory and into the store, while what was read before is committed; where others want to
+        write, it lets them after every 1,000 messages or so. Raises StoreError and its kinds: what
+        was written before stays, and the same call again adds only the rest.
         """
-        return self._take(user_id, batch, self._write)
+        before: _Written | None = None
+        for portion in _portions(given):
+            if before is not None:
+                yield from before.outcomes()
+            before = self._write(user_id, portion)
+        if before is not None:
+            yield from before.outcomes()
 
     def preview_import(
-        self, user_id: str, batch: Iterable[ImportedConversation]
-    ) -> list[ImportOutcome]:
-        """What `import_conversations` would answer now. Writes nothing."""
-        return self._take(user_id, batch, self._look)
+        self, user_id: str, given: Iterable[ImportedConversation]
+    ) -> Iterator[ImportOutcome]:
+        """What `import_conversations` would give now. Writes nothing."""
+        for portion in _portions(given):
+            with self._database.reading() as connection:
+                good = portion.good
+                placed = _placed(connection, user_id, good, look_at_messages=True)
+            yield from portion.outcomes(placed)
 
-    def _take(
-        self,
-        user_id: str,
-        batch: Iterable[ImportedConversation],
-        deal_with: Callable[[str, Sequence[CheckedConversation]], _Dealt],
-    ) -> list[ImportOutcome]:
-        outcomes: dict[int, ImportOutcome] = {}
-        good: dict[int, CheckedConversation] = {}
-        for place, conversation in enumerate(batch):
-            try:
-                good[place] = CheckedConversation(conversation)
-            except GLMError as error:
-                outcomes[place] = ImportOutcome("refused", error=error)
-        outcomes |= zip(good, deal_with(user_id, list(good.values())), strict=True)
-        return [outcomes[place] for place in sorted(outcomes)]
-
-    def _look(self, user_id: str, good: Sequence[CheckedConversation]) -> _Dealt:
-        with self._database.reading() as connection:
-            return _placed(connection, user_id, good, look_at_messages=True)
-
-    def _write(self, user_id: str, good: Sequence[CheckedConversation]) -> _Dealt:
-        outcomes: _Dealt = []
-        groups = list(_groups(good))
+    def _write(self, user_id: str, portion: _Portion) -> _Written:
+        outcomes: list[ImportOutcome] = []
+        groups = list(_groups(portion.good))
+        committed: Future[None] | None = None
         tries_left = _TRIES
         while groups:
+            if committed is not None:
+                committed.result()
             try:
                 # The first time without a look at the messages: their ids are hardly ever taken.
-                dealt = self._write_some(user_id, groups, look_at_messages=tries_left < _TRIES)
+                dealt, committed = self._write_some(
+                    user_id, groups, look_at_messages=tries_left < _TRIES
+                )
             except StoreError as error:
+                committed = None
                 tries_left -= 1
                 if not tries_left or not isinstance(error.__cause__, IntegrityError):
                     raise
@@ -95,14 +92,14 @@ class Imports(Room):
                 outcomes += chain.from_iterable(dealt)
                 del groups[: len(dealt)]
                 tries_left = _TRIES
-        return outcomes
+        return _Written(portion.outcomes(outcomes), committed)
 
     def _write_some(
         self, user_id: str, groups: Sequence[_Group], *, look_at_messages: bool
-    ) -> list[_Dealt]:
+    ) -> tuple[list[list[ImportOutcome]], Future[None]]:
         """One transaction: the first of the groups, and more while nobody waits."""
-        dealt: list[_Dealt] = []
-        with self._database.writing() as connection:
+        dealt: list[list[ImportOutcome]] = []
+        with self._database.writing_behind() as (connection, committed):
             for group in groups[:_MOST_AT_ONCE]:
                 outcomes = _placed(connection, user_id, group, look_at_messages=look_at_messages)
                 pairs = zip(group, outcomes, strict=True)
@@ -110,7 +107,64 @@ class Imports(Room):
                 dealt.append(outcomes)
                 if self._database.others_wait:
                     break
-        return dealt
+        return dealt, committed
+
+
+@dataclass(frozen=True, slots=True)
+class _Portion:
+    """Conversations that came one after the other: their rows, or why they are refused."""
+
+    checked: Sequence[CheckedConversation | GLMError]
+
+    @property
+    def good(self) -> list[CheckedConversation]:
+        return [one for one in self.checked if isinstance(one, CheckedConversation)]
+
+    def outcomes(self, of_good: Iterable[ImportOutcome]) -> list[ImportOutcome]:
+        """One for each, given those of the good ones in their order."""
+        rest = iter(of_good)
+        return [
+            ImportOutcome("refused", error=one) if isinstance(one, GLMError) else next(rest)
+            for one in self.checked
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What became of a portion, which is certain once it is committed."""
+
+    dealt: list[ImportOutcome]
+    committed: Future[None] | None
+
+    def outcomes(self) -> list[ImportOutcome]:
+        """Waits for the commit. Raises StoreError when it failed."""
+        if self.committed is not None:
+            self.committed.result()
+        return self.dealt
+
+
+def _portions(given: Iterable[ImportedConversation]) -> Iterator[_Portion]:
+    """As many at a time as go well into memory and into the store.
+
+    Each is checked as it comes and let go of: its texts are in its rows.
+    """
+    checked: list[CheckedConversation | GLMError] = []
+    messages = characters = 0
+    for conversation in given:
+        try:
+            rows = CheckedConversation(conversation)
+        except GLMError as error:
+            checked.append(error)
+        else:
+            checked.append(rows)
+            messages += len(rows.messages)
+            characters += sum(len(row["content"]) for row in rows.messages)
+        messages += 1
+        if messages >= _MESSAGES_A_PORTION or characters >= _CHARACTERS_A_PORTION:
+            yield _Portion(checked)
+            checked, messages, characters = [], 0, 0
+    if checked:
+        yield _Portion(checked)
 
 
 def _groups(good: Sequence[CheckedConversation]) -> Iterator[_Group]:
@@ -133,7 +187,7 @@ def _placed(
     group: Sequence[CheckedConversation],
     *,
     look_at_messages: bool,
-) -> _Dealt:
+) -> list[ImportOutcome]:
     """What is to happen with each; those to be imported have ids now that nothing else has.
 
     Whether those of the messages are free is only known if they were looked at.

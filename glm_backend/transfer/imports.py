@@ -7,7 +7,8 @@ report says which one it was and why.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from glm_backend.errors import InvalidParameter, Phrase
@@ -17,10 +18,9 @@ from glm_backend.transfer.candidates import IMPORT_FORMS, Candidate, Candidates
 from glm_backend.transfer.import_report import Entry, ImportReport
 from glm_backend.transfer.source import Progress
 
-_MESSAGES_AT_ONCE = 5000
-_CHARACTERS_AT_ONCE = 8_000_000
 _TITLE_CHARACTERS = 200
 _MOST_NOTES = 20
+_TOLD_EVERY = 1 / 200  # of the file
 
 
 def import_file(
@@ -45,37 +45,32 @@ def import_file(
     report = ImportReport(dry_run)
     deal_with = store.preview_import if dry_run else store.import_conversations
     size = file.seek(0, os.SEEK_END)
-    candidates = iter(Candidates(file, form, user_id, store.now()))
-    while True:
-        portion: list[Candidate] = []
-        outcomes = iter(deal_with(user_id, _conversations(candidates, portion)))
-        if not portion:
-            return report
-        for candidate in portion:
-            report.add(_entry(candidate, next(outcomes) if candidate.error is None else None))
-        on_progress(file.tell() / max(size, 1))
+    read: deque[Candidate] = deque()
+    told = 0.0
+    for outcome in deal_with(
+        user_id, _conversations(Candidates(file, form, user_id, store.now()), read)
+    ):
+        while read[0].error is not None:
+            report.add(_entry(read.popleft(), None))
+        report.add(_entry(read.popleft(), outcome))
+        if (done := file.tell() / max(size, 1)) >= told + _TOLD_EVERY:
+            on_progress(told := done)
+    for candidate in read:
+        report.add(_entry(candidate, None))
+    on_progress(1.0)
+    return report
 
 
 def _conversations(
-    candidates: Iterator[Candidate], portion: list[Candidate]
+    candidates: Iterable[Candidate], read: deque[Candidate]
 ) -> Iterator[ImportedConversation]:
-    """As many at a time as go well into memory and into the store.
-
-    The candidates are put into `portion`, without their conversations: each is let go of as soon as
-    it has been taken, for its texts are in the rows that the store makes of it.
-    """
-    messages = characters = 0
+    """Those that could be read. Each candidate is put into `read`, without its conversation."""
     for candidate in candidates:
         conversation, candidate.conversation = candidate.conversation, None
-        portion.append(candidate)
-        messages += 1
+        read.append(candidate)
         if conversation is not None:
             candidate.title = candidate.title or conversation.title
-            messages += len(conversation.messages)
-            characters += sum(len(message["content"]) for message in conversation.messages)
             yield conversation
-        if messages >= _MESSAGES_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
-            return
 
 
 def _entry(candidate: Candidate, outcome: ImportOutcome | None) -> Entry:

@@ -81,7 +81,7 @@ def test_a_conversation_comes_in_as_it_was(store: Store, user_id: str) -> None:
 
 
 def test_it_is_found_and_can_be_continued(store: Store, user_id: str) -> None:
-    store.import_conversations(user_id, [_conversation()])
+    list(store.import_conversations(user_id, [_conversation()]))
     for text in ("好", "afar", "two", "from af"):
         assert store.count_conversations(user_id, ConversationFilter(text=text)) == 1
     asked, _ = store.begin_turn(user_id, _id("talk"), _id("talk two"), "more", ANSWER, "me")
@@ -105,7 +105,7 @@ def test_an_id_that_somebody_else_has_is_neither_touched_nor_told(
     store: Store, user_id: str
 ) -> None:
     stranger = store.ensure_user("stranger")
-    store.import_conversations(stranger, [_conversation(title="private")])
+    list(store.import_conversations(stranger, [_conversation(title="private")]))
     given = _conversation(title="mine")
     (outcome,) = store.import_conversations(user_id, [given])
     assert outcome.state == "imported"
@@ -131,7 +131,7 @@ def test_message_ids_that_are_taken_are_replaced_with_their_references(
         messages=[_message("a one", None, "assistant", "One"), continued],
         head_id=_id("a two"),
     )
-    outcomes = store.import_conversations(user_id, [first, second])
+    outcomes = list(store.import_conversations(user_id, [first, second]))
     assert [o.state for o in outcomes] == ["imported", "imported"]
     one, more = store.path(user_id, outcomes[1].id)
     assert (more.parent_id, more.continues) == (one.id, one.id)
@@ -201,7 +201,7 @@ def test_what_does_not_hold_together_is_refused_by_name_and_stops_nothing(
 
 def test_an_answer_that_was_being_written_is_interrupted(store: Store, user_id: str) -> None:
     message = _message("m", None, "assistant", "so f", status="generating")
-    store.import_conversations(user_id, [_conversation(messages=[message], head_id=None)])
+    list(store.import_conversations(user_id, [_conversation(messages=[message], head_id=None)]))
     (only,) = store.path(user_id, _id("talk"))
     assert (only.status, only.content) == ("interrupted", "so f")
 

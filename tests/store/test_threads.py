@@ -94,7 +94,7 @@ def test_an_import_lets_others_write_in_between(sqlite_url: str) -> None:
         ImportedConversation(new_id(now), f"{n}", now, now, [_question(now) for _ in range(20)])
         for n in range(1000)
     ]
-    importer = threading.Thread(target=store.import_conversations, args=(user, batch))
+    importer = threading.Thread(target=list, args=(store.import_conversations(user, batch),))
     importer.start()
     made_before = []
     while importer.is_alive():
