@@ -13,7 +13,7 @@ PACKAGE = "glm_backend"
 #: What each room may import of the others; everybody may import errors.
 MAY_IMPORT = {
     "engine": set(),
-    "models": set(),
+    "models": {"threads"},
     "store": set(),
     "transfer": {"store"},
     "completion": {"engine", "models"},

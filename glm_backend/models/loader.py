@@ -31,6 +31,7 @@ from glm_backend.models.prompts import ChatTemplate
 from glm_backend.models.ptuning import read_prefix
 from glm_backend.models.starter import ensure_starter
 from glm_backend.models.tokenizer import TOKENIZER_FILE, FastTokenizer
+from glm_backend.threads import a_core_left
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,7 @@ def load(
     placement = Placement(quantization, resolve_dtype(dtype, target), target)
     stage = "reading" if quantization == "none" else "quantizing"
     on_progress(stage, 0.0)
-    with large_blocks_apart():
+    with large_blocks_apart(), a_core_left():
         module = assemble(
             checkpoint, placement, model=name, on_fraction=lambda done: on_progress(stage, done)
         )
