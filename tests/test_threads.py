@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from glm_backend.threads import KERNEL_SETTINGS
+from glm_backend.threads import KERNEL_SETTINGS, a_core_left, cores
 
 SHOWN = """
 import os, sys
@@ -50,3 +51,10 @@ def test_it_is_settled_before_torch_is_imported() -> None:
 )
 def test_what_the_operator_said_stands(said: dict[str, str], expected: list[str]) -> None:
     assert shown(**said) == expected
+
+
+def test_a_load_leaves_a_core_and_gives_it_back() -> None:
+    before = torch.get_num_threads()
+    with a_core_left():
+        assert torch.get_num_threads() == max(1, min(before, cores() - 1))
+    assert torch.get_num_threads() == before

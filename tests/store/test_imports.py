@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event
 
 from glm_backend.errors import InvalidParameter, UnknownConversation
 from glm_backend.store import (
@@ -210,3 +211,18 @@ def test_many_conversations_are_taken_in_one_call(store: Store, user_id: str) ->
     batch = [_conversation(str(n)) for n in range(700)]
     assert {o.state for o in store.import_conversations(user_id, batch)} == {"imported"}
     assert store.count_conversations(user_id, ConversationFilter(text="two")) == 700
+
+
+def test_an_outcome_is_given_when_it_is_on_the_disk(store: Store, user_id: str) -> None:
+    def fail(connection: Connection) -> None:
+        if connection.get_execution_options().get("glm_writes"):
+            raise OSError("the disk is gone")
+
+    event.listen(store._database._engine, "commit", fail)
+    outcomes = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        outcomes += store.import_conversations(user_id, [_conversation()])
+    event.remove(store._database._engine, "commit", fail)
+    assert outcomes == []
+    assert store.count_conversations(user_id) == 0
+    assert [o.state for o in store.import_conversations(user_id, [_conversation()])] == ["imported"]
