@@ -1,4 +1,4 @@
-"""What .streamlit/config.toml must say: each line was put there for a reason that is easily lost."""
+"""What .streamlit/config.toml must say: each line is there for a reason that is easily lost."""
 
 from __future__ import annotations
 
