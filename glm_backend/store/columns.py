@@ -58,6 +58,4 @@ def timestamp_text(time: datetime) -> str:
     if time.tzinfo is None:
         allowed = Phrase("a time with a zone")
         raise InvalidParameter(name=Phrase("time"), value=time.isoformat(), allowed=allowed)
-    if time.tzinfo is not UTC:
-        time = time.astimezone(UTC)
-    return f"{time.isoformat(timespec='microseconds')[:26]}Z"  # instead of +00:00
+    return f"{time.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"  # instead of +00:00

@@ -26,13 +26,15 @@ _MOST_AT_ONCE = 20  # groups a transaction, while nobody waits
 _TRIES = 4  # two imports of the same file at once may both find an id free
 
 _Group = list[CheckedConversation]
+#: A conversation, or why it could not be read.
+_Given = ImportedConversation | GLMError
 
 
 class Imports(Room):
     """Writing conversations that were led elsewhere."""
 
     def import_conversations(
-        self, user_id: str, given: Iterable[ImportedConversation]
+        self, user_id: str, given: Iterable[_Given]
     ) -> Iterator[ImportOutcome]:
         """Writes those that are not there yet, while the outcomes, one for each, are taken.
 
@@ -41,7 +43,8 @@ class Imports(Room):
         something else has already, of whomever, is replaced, together with the others of that
         conversation: by uuid5 of the user's id and the id, for messages "conversation id/message
         id"; so the same file gives the same ids again and adds nothing. What does not hold
-        together is "refused" with its error (see ImportedConversation).
+        together is "refused" with its error (see ImportedConversation), and so is what could not
+        even be read: its error stands in its place.
 
         seq, turn and branch follow from the order of the messages and their parents; an answer
         that was "generating" is "interrupted"; without a head the last message is it. All of it
@@ -60,9 +63,7 @@ class Imports(Room):
         if before is not None:
             yield from before.outcomes()
 
-    def preview_import(
-        self, user_id: str, given: Iterable[ImportedConversation]
-    ) -> Iterator[ImportOutcome]:
+    def preview_import(self, user_id: str, given: Iterable[_Given]) -> Iterator[ImportOutcome]:
         """What `import_conversations` would give now. Writes nothing."""
         for portion in _portions(given):
             with self._database.reading() as connection:
@@ -84,7 +85,6 @@ class Imports(Room):
                     user_id, groups, look_at_messages=tries_left < _TRIES
                 )
             except StoreError as error:
-                committed = None
                 tries_left -= 1
                 if not tries_left or not isinstance(error.__cause__, IntegrityError):
                     raise
@@ -143,7 +143,7 @@ class _Written:
         return self.dealt
 
 
-def _portions(given: Iterable[ImportedConversation]) -> Iterator[_Portion]:
+def _portions(given: Iterable[_Given]) -> Iterator[_Portion]:
     """As many at a time as go well into memory and into the store.
 
     Each is checked as it comes and let go of: its texts are in its rows.
@@ -151,20 +151,26 @@ def _portions(given: Iterable[ImportedConversation]) -> Iterator[_Portion]:
     checked: list[CheckedConversation | GLMError] = []
     messages = characters = 0
     for conversation in given:
-        try:
-            rows = CheckedConversation(conversation)
-        except GLMError as error:
-            checked.append(error)
-        else:
-            checked.append(rows)
-            messages += len(rows.messages)
-            characters += sum(len(row["content"]) for row in rows.messages)
+        one = _checked(conversation)
+        checked.append(one)
         messages += 1
+        if isinstance(one, CheckedConversation):
+            messages += len(one.messages)
+            characters += sum(len(row["content"]) for row in one.messages)
         if messages >= _MESSAGES_A_PORTION or characters >= _CHARACTERS_A_PORTION:
             yield _Portion(checked)
             checked, messages, characters = [], 0, 0
     if checked:
         yield _Portion(checked)
+
+
+def _checked(given: _Given) -> CheckedConversation | GLMError:
+    if isinstance(given, GLMError):
+        return given
+    try:
+        return CheckedConversation(given)
+    except GLMError as error:
+        return error
 
 
 def _groups(good: Sequence[CheckedConversation]) -> Iterator[_Group]:

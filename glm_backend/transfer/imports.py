@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from glm_backend.errors import InvalidParameter, Phrase
+from glm_backend.errors import GLMError, InvalidParameter, Phrase
 from glm_backend.store import Store
 from glm_backend.store.values import ImportedConversation, ImportOutcome
 from glm_backend.transfer.candidates import IMPORT_FORMS, Candidate, Candidates
@@ -47,40 +47,38 @@ def import_file(
     size = file.seek(0, os.SEEK_END)
     read: deque[Candidate] = deque()
     told = 0.0
-    for outcome in deal_with(
-        user_id, _conversations(Candidates(file, form, user_id, store.now()), read)
-    ):
-        while read[0].error is not None:
-            report.add(_entry(read.popleft(), None))
+    candidates = Candidates(file, form, user_id, store.now())
+    for outcome in deal_with(user_id, _conversations(candidates, read)):
         report.add(_entry(read.popleft(), outcome))
         if (done := file.tell() / max(size, 1)) >= told + _TOLD_EVERY:
             on_progress(told := done)
-    for candidate in read:
-        report.add(_entry(candidate, None))
     on_progress(1.0)
     return report
 
 
 def _conversations(
     candidates: Iterable[Candidate], read: deque[Candidate]
-) -> Iterator[ImportedConversation]:
-    """Those that could be read. Each candidate is put into `read`, without its conversation."""
+) -> Iterator[ImportedConversation | GLMError]:
+    """What each was read as. The candidates themselves go into `read`, without that."""
     for candidate in candidates:
         conversation, candidate.conversation = candidate.conversation, None
         read.append(candidate)
         if conversation is not None:
             candidate.title = candidate.title or conversation.title
             yield conversation
+        else:
+            assert candidate.error is not None
+            yield candidate.error
 
 
-def _entry(candidate: Candidate, outcome: ImportOutcome | None) -> Entry:
+def _entry(candidate: Candidate, outcome: ImportOutcome) -> Entry:
     return Entry(
         position=candidate.position,
         title=candidate.title[:_TITLE_CHARACTERS],
         form=candidate.form,
-        outcome=outcome.state if outcome else "refused",
-        messages=outcome.messages if outcome else 0,
-        id=outcome.id if outcome else "",
-        error=outcome.error if outcome else candidate.error,
+        outcome=outcome.state,
+        messages=outcome.messages,
+        id=outcome.id,
+        error=outcome.error,
         notes=candidate.notes[:_MOST_NOTES],
     )

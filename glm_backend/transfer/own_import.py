@@ -106,7 +106,7 @@ def _time(fields: Mapping[str, Any], name: str) -> datetime:
     try:
         time = datetime.fromisoformat(fields[name])
         if time.tzinfo is not None:
-            return time if time.tzinfo is UTC else time.astimezone(UTC)
+            return time.astimezone(UTC)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass  # said below
     allowed = Phrase("a time with a zone")

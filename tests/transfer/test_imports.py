@@ -70,6 +70,20 @@ def test_progress_goes_up_to_the_end(store: Store, user_id: str) -> None:
     assert (told[0], told[-1]) == (0.0, 1.0)
 
 
+def test_a_file_without_one_good_line_is_told_of_and_stopped_on_the_way(
+    store: Store, user_id: str
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(fraction: float) -> None:
+        assert fraction < 1
+        raise Stop
+
+    with pytest.raises(Stop):
+        import_file(store, user_id, io.BytesIO(b'{"no": 1}\n' * 50_000), on_progress=stop)
+
+
 def test_a_form_that_is_not_known_is_refused(store: Store, user_id: str) -> None:
     with pytest.raises(InvalidParameter, match="format is 'docx'; it must be one of auto, json"):
         imported(store, user_id, b"[]", "docx")
