@@ -83,8 +83,12 @@ class Search(Room):
         offset: int = 0,
         filter: ConversationFilter = EVERYTHING,
     ) -> FoundConversations:
-        """One page of them and their number, for the work of one of the two."""
+        """One page of them and their number, of one moment."""
         with self._database.reading() as connection:
+            if not list(_subqueries(connection, filter)):  # both are quick, from the index alone
+                rows = _listed(connection, user_id, limit, offset, filter)
+                return FoundConversations(rows, _counted(connection, user_id, filter))
+            # What a text or an answer finds is worth finding once for both.
             matched = _matched(connection, user_id, filter).cte("matched")
             matched = matched.prefix_with("MATERIALIZED")
             count = select(func.count()).select_from(matched).scalar_subquery()
@@ -104,18 +108,12 @@ class Search(Room):
     ) -> list[ConversationRow]:
         """One page of them."""
         with self._database.reading() as connection:
-            matched = _matched(connection, user_id, filter)
-            page = _in_order(
-                matched.add_columns(literal(0).label("in_all")), conversations, limit, offset
-            )
-            return _rows(connection, page, filter.text)[0]
+            return _listed(connection, user_id, limit, offset, filter)
 
     def count_conversations(self, user_id: Reader, filter: ConversationFilter = EVERYTHING) -> int:
         """How many there are."""
         with self._database.reading() as connection:
-            conditions = matching(connection, user_id, filter)
-            query = select(func.count()).select_from(conversations).where(*conditions)
-            return connection.scalar(query) or 0
+            return _counted(connection, user_id, filter)
 
 
 def matching(
@@ -179,6 +177,19 @@ class _Contents:
 def _matched(connection: Connection, user_id: Reader, filter: ConversationFilter) -> Select[Any]:
     c = conversations.c
     return select(c.id, c.pinned, c.updated_at).where(*matching(connection, user_id, filter))
+
+
+def _listed(
+    connection: Connection, user_id: Reader, limit: int, offset: int, filter: ConversationFilter
+) -> list[ConversationRow]:
+    matched = _matched(connection, user_id, filter).add_columns(literal(0).label("in_all"))
+    return _rows(connection, _in_order(matched, conversations, limit, offset), filter.text)[0]
+
+
+def _counted(connection: Connection, user_id: Reader, filter: ConversationFilter) -> int:
+    conditions = matching(connection, user_id, filter)
+    query = select(func.count()).select_from(conversations).where(*conditions)
+    return connection.scalar(query) or 0
 
 
 def _in_order(query: Select[Any], of: FromClause, limit: int, offset: int) -> Select[Any]:

@@ -77,10 +77,13 @@ class Shelves(Room):
 
     def tags_used(self, user_id: Reader) -> list[str]:
         """The tags of conversations that are not in the trash, by name."""
-        query = select(conversation_tags.c.tag).distinct().join(conversations)
+        # First the tags, then one conversation for each: not every conversation that has one.
+        every = select(conversation_tags.c.tag).distinct().subquery()
+        tagged = select(conversation_tags).join(conversations).correlate(every)
         with self._database.reading() as connection:
             mine = matching(connection, user_id, EVERYTHING)
-            return sorted(connection.scalars(query.where(*mine)))
+            one = tagged.where(conversation_tags.c.tag == every.c.tag, *mine).exists()
+            return sorted(connection.scalars(select(every.c.tag).where(one)))
 
     def erase(self, user_id: str, conversation_ids: Sequence[str]) -> list[str]:
         """Erases those that are in the trash for good: texts, ratings, and what finds them."""
