@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
+from typing import Any
 
-from sqlalchemy import Connection, Table, insert
+from sqlalchemy import Connection, Dialect, Table, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -42,13 +44,16 @@ def insert_kept(connection: Connection, table: Table, rows: Sequence[_Row]) -> N
     """
     if not rows:
         return
-    statement = insert(table).compile(dialect=connection.dialect)
+    statement, in_order = _compiled_insert(connection.dialect, table)
+    connection.exec_driver_sql(statement, list(map(in_order, rows)))
+
+
+@functools.lru_cache(8)  # to compile it takes a millisecond
+def _compiled_insert(dialect: Dialect, table: Table) -> tuple[str, Callable[[_Row], Any]]:
+    """The statement, and what makes of a row the parameters that this database's driver takes."""
+    statement = insert(table).compile(dialect=dialect)
     assert isinstance(statement, SQLCompiler)
-    if statement.positiontup is None:
-        connection.exec_driver_sql(str(statement), [dict(row) for row in rows])
-    else:
-        in_order = itemgetter(*statement.positiontup)
-        connection.exec_driver_sql(str(statement), [in_order(row) for row in rows])
+    return str(statement), itemgetter(*statement.positiontup) if statement.positiontup else dict
 
 
 def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

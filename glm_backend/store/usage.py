@@ -7,10 +7,10 @@ days it was written; a fork, which is a copy, does not.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from operator import add
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, select
@@ -133,15 +133,16 @@ def add_usage(connection: Connection, user_id: str, rows: Iterable[_Row], *, sig
     first = {
         row["parent_id"]: row for row in rows if row["role"] == "assistant" and row["branch"] == 1
     }
-    sums: dict[_Key, Sequence[float]] = {}
+    counted: defaultdict[_Key, list[Sequence[float]]] = defaultdict(list)
     for row in rows:
         kind = first.get(row["id"], row) if row["role"] == "user" else row
-        key = _key(row["created_at"], kind)
-        sums[key] = list(map(add, sums.get(key, _NOTHING), _counted(row)))
+        counted[_key(row["created_at"], kind)].append(_counted(row))
     # In one order, so that two who count at once never wait for each other in a circle.
-    _add(
-        connection, user_id, [(*key, *(sign * v for v in its)) for key, its in sorted(sums.items())]
-    )
+    sums = [
+        (*key, *(sign * sum(column) for column in zip(*counted[key], strict=True)))
+        for key in sorted(counted)
+    ]
+    _add(connection, user_id, sums)
 
 
 def add_ratings(
