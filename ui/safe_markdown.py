@@ -36,6 +36,8 @@ _TOKEN = re.compile(
     | (?P<mark_of> :(?=(?:material/)?[\w+-]{1,60}:)(?=[\w+-]*[A-Za-z+]) )
     | (?P<colon>   :(?=[A-Za-z]) )
     | (?P<line>    (?<=[^\s])\n(?=[^\s]) )
+    # Whatever begins none of them, in one go: all of the above is tried at each place otherwise.
+    | (?P<others>  (?:[^\n`\\$:!hf]++|h(?!ttp)|f(?!tp))++ )
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
@@ -51,7 +53,7 @@ def safe_markdown(text: str, *, keep_lines: bool = False) -> str:
     def shown(match: re.Match[str]) -> str:
         if keep_lines and match["line"]:
             return "  \n"
-        rewrite = next((do for name, do in _REWRITTEN.items() if match[name] is not None), None)
+        rewrite = _REWRITTEN.get(match.lastgroup or "")
         return rewrite(match) if rewrite else match[0]
 
     return _TOKEN.sub(shown, text)
