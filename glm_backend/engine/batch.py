@@ -11,12 +11,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glm_backend.engine.kv_cache import KVCache, padded
+from glm_backend.engine.kv_cache import KVCache, padded, view_of
 
 #: Tokens of a prompt that one call of attention takes; a block never crosses a multiple of it.
 _BLOCK_TOKENS = 64
@@ -83,38 +84,23 @@ class _Group:
     ) -> Tensor:
         """query: [all tokens, heads, dim]; key, value: the layer's whole cache, [slots, capacity,
         kv_heads, dim] -> [tokens of this group, heads, dim]."""
-        heads, kv_heads = query.shape[1], key.shape[2]
-        count, share = len(self.horizons), heads // kv_heads
-        # The query heads of one key head are queries of that head: nothing is repeated.
-        query = _view(query, self.tokens, (count, kv_heads, share))
-        keys, values = (self._of_slots(part) for part in (key, value))  # [slots, kv_heads, rows, _]
-        if self.one_by_one:
-            out = self._attend_one_by_one(query, keys, values, scale, window)
-        else:
-            out = self._attend_block(query, keys, values, scale, window)
-        return out.reshape(count, heads, -1)
-
-    def _attend_one_by_one(
-        self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None, window: int | None
-    ) -> Tensor:
-        """[tokens, kv_heads, share, dim] -> the same"""
-        count, _, share, _ = query.shape
-        mask = self._mask(query, window, 1).view(count, 1, 1, self.rows)
-        if len(keys) != count:  # several tokens of one slot
-            keys, values = (part.expand(count, -1, -1, -1) for part in (keys, values))
-        if share % 4 == 3:  # one more is quicker than one less
-            query = F.pad(query, (0, 0, 0, 1))
-        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
-        return out[:, :, :share]
+        keys, values = (view_of(part, self.slots, self.rows) for part in (key, value))
+        query = query[self.tokens]
+        if not self.one_by_one:
+            return self._attend_block(query, keys, values, scale, window)
+        if len(keys) != len(query):  # several tokens of one slot
+            keys, values = (part.expand(len(query), -1, -1, -1) for part in (keys, values))
+        return attend_one_by_one(query, keys, values, self.mask(query, window), scale)
 
     def _attend_block(
         self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None, window: int | None
     ) -> Tensor:
-        """[tokens, kv_heads, share, dim] -> the same
+        """[tokens, heads, dim] -> the same
 
         Query heads stand below each other as long as that fills up a block, so that few tokens
         are not padded in each head.
         """
+        query = _by_key_heads(query, keys)
         count, kv_heads, share, dim = query.shape
         below = _heads_below(share, count)
         apart, rows = share // below, below * count
@@ -126,17 +112,11 @@ class _Group:
         keys, values = (part[0, :, None].expand(-1, apart, -1, -1) for part in (keys, values))
         out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
         out = out[:, :, :rows].view(kv_heads, apart, below, count, dim)
-        return out.permute(3, 0, 1, 2, 4)
+        return out.permute(3, 0, 1, 2, 4).reshape(count, -1, dim)
 
-    def _of_slots(self, cache: Tensor) -> Tensor:
-        """The rows of this group's slots, as one view: [slots, kv_heads, rows, dim]."""
-        per_slot, per_row, per_head, _ = cache.stride()
-        slots = self.slots.stop - self.slots.start
-        return cache.as_strided(
-            (slots, cache.shape[2], self.rows, cache.shape[3]),
-            (per_slot, per_head, per_row, 1),
-            cache.storage_offset() + self.slots.start * per_slot,
-        )
+    def mask(self, like: Tensor, window: int | None = None) -> Tensor:
+        """What is added to the scores of tokens one by one: [tokens, 1, 1, rows]."""
+        return self._mask(like, window, 1).view(-1, 1, 1, self.rows)
 
     def _mask(self, like: Tensor, window: int | None, times: int) -> Tensor:
         """What is added to the scores: [queries, rows], the same for every layer.
@@ -157,6 +137,20 @@ class _Group:
                 ~seen, -torch.inf
             )
         return self._masks[window]
+
+
+class Singles(NamedTuple):
+    """A step in which each sequence has one token of an answer, as tensors.
+
+    rows: [tokens], the places of the new keys and values. masks: one a group, [tokens, 1, 1, rows].
+    caches: one a layer, [slots, capacity, 2 * kv_heads, dim]. views: of these, for each group and
+    in it each layer, the keys and then the values, [tokens, kv_heads, rows, dim].
+    """
+
+    rows: Tensor
+    masks: list[Tensor]
+    caches: list[Tensor]
+    views: list[Tensor]
 
 
 class Batch:
@@ -186,6 +180,15 @@ class Batch:
         self._rows = torch.tensor(rows, device=device)
         self.scored = torch.tensor(_scored(stretches, in_order), dtype=torch.long, device=device)
         self._groups = list(self._grouped(in_order))
+
+    def singles(self) -> Singles | None:
+        """The step as tensors, if it is one of single tokens; see Singles."""
+        caches = self._cache.fused()
+        if not caches or not all(stretch.is_single for stretch, _ in self.places):
+            return None
+        views = [v for g in self._groups for v in self._cache.views(g.slots, g.rows)]
+        masks = [group.mask(caches[0]) for group in self._groups]
+        return Singles(self._rows, masks, caches, views)
 
     def attend(
         self,
@@ -269,15 +272,31 @@ class Batch:
         return padded(prefix_rows + position + 1) - prefix_rows
 
 
-def _view(query: Tensor, tokens: slice, shape: tuple[int, int, int]) -> Tensor:
-    """Some tokens of [tokens, heads, dim] with the heads of each key head apart, as one view."""
-    count, kv_heads, share = shape
-    per_token, per_head, per_number = query.stride()
-    return query.as_strided(
-        (count, kv_heads, share, query.shape[2]),
-        (per_token, share * per_head, per_head, per_number),
-        query.storage_offset() + tokens.start * per_token,
-    )
+def attend_one_by_one(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float | None
+) -> Tensor:
+    """Attention of tokens that are an entry of the batch each.
+
+    query: [tokens, heads, dim]; keys, values: [tokens, kv_heads, rows, dim]; mask: [tokens, 1, 1,
+    rows] -> [tokens, heads, dim]
+    """
+    query = _by_key_heads(query, keys)
+    share = query.shape[2]
+    if share % 4 != 3:
+        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+    else:  # one more is quicker than one less
+        query = F.pad(query, (0, 0, 0, 1))
+        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+        out = out[:, :, :-1]
+    return out.flatten(1, 2)
+
+
+def _by_key_heads(query: Tensor, keys: Tensor) -> Tensor:
+    """[tokens, heads, dim] -> [tokens, kv_heads, share, dim].
+
+    The query heads of one key head are queries of that head: nothing is repeated.
+    """
+    return torch.unflatten(query, 1, (keys.size(1), -1))
 
 
 @functools.cache

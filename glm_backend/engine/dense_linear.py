@@ -8,7 +8,7 @@ reads its own blocked layout faster (figures in docs/performance.md).
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +52,20 @@ class PackedLinear(DenseLinear):
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
 
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        y: Tensor = _product()(x, self._weight, self._bias)
         return y
+
+
+@functools.cache
+def _product() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """oneDNN's product. As a function of TorchScript: its empty list cannot be recorded."""
+    unit = torch.jit.CompilationUnit("""
+        def product(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+            none: List[Optional[number]] = []
+            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", none, "")
+    """)
+    product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = unit.product
+    return product
 
 
 def _joined_bias(parts: Sequence[nn.Linear]) -> Tensor | None:

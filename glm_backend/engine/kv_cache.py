@@ -21,6 +21,7 @@ _LEAST_ROWS = 64
 #: Torch's attention for CPUs walks over keys in stretches of so many rows.
 _STRETCH_ROWS = 512
 _PAGE = mmap.PAGESIZE
+_VIEWS_KEPT = 64
 #: Linux since 5.14; Python has no name for it yet.
 _MADV_POPULATE_WRITE = 23
 
@@ -61,6 +62,7 @@ class KVCache:
         self._layers: dict[int, list[Tensor]] = {}
         self._pages: list[mmap.mmap] = []
         self._ready = [0] * slots  # rows whose pages are there
+        self._views: dict[tuple[int, int, int], list[Tensor]] = {}
 
     def row(self, slot: int, position: int) -> int:
         """Where the token at `position` of a slot lies, counted over all slots."""
@@ -90,6 +92,26 @@ class KVCache:
         for buffer, tokens in zip(buffers, new, strict=True):
             buffer.view(-1, *tokens.shape[1:]).index_copy_(0, rows, tokens.to(buffer.dtype))
         return buffers
+
+    def fused(self) -> list[Tensor]:
+        """The buffer of each layer so far, where keys and values lie behind each other."""
+        return [buffers[0] for buffers in self._layers.values() if len(buffers) == 1]
+
+    def views(self, slots: slice, rows: int) -> list[Tensor]:
+        """The keys and then the values of each of these layers: [slots, kv_heads, rows, head_dim].
+
+        Kept for the next step, as it takes a while to make so many.
+        """
+        place = slots.start, slots.stop, rows
+        if place not in self._views:
+            if len(self._views) >= _VIEWS_KEPT:
+                self._views.clear()
+            self._views[place] = [
+                view_of(half, slots, rows)
+                for buffer in self.fused()
+                for half in buffer.chunk(2, dim=2)
+            ]
+        return self._views[place]
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, tokens: int) -> None:
@@ -136,6 +158,16 @@ class KVCache:
             pages.madvise(mmap.MADV_NOHUGEPAGE)
         self._pages.append(pages)
         return torch.frombuffer(pages, dtype=dtype).view(shape)
+
+
+def view_of(buffer: Tensor, slots: slice, rows: int) -> Tensor:
+    """The first rows of slots that lie side by side, as one view: [slots, heads, rows, dim]."""
+    per_slot, per_row, per_head, _ = buffer.stride()
+    return buffer.as_strided(
+        (slots.stop - slots.start, buffer.shape[2], rows, buffer.shape[3]),
+        (per_slot, per_head, per_row, 1),
+        buffer.storage_offset() + slots.start * per_slot,
+    )
 
 
 def _populate(rows: Tensor, buffer: Tensor, pages: mmap.mmap) -> None:

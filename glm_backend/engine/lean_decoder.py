@@ -11,8 +11,8 @@ give the same numbers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, cast
 
 import torch
@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from glm_backend.engine.batch import Batch
+from glm_backend.engine.batch import Batch, Stretch
 from glm_backend.engine.dense_linear import DenseLinear, PackedLinear, packed_kernel_is_exact
+from glm_backend.engine.recorded_pass import Attention, Recordings
 from glm_backend.engine.runner import RaggedRunner, gives, trial
 
 Linear = Callable[[Tensor], Tensor]
@@ -90,6 +91,7 @@ class LeanRunner(RaggedRunner):
         self.held_bytes = packing.held_bytes
         self.kernels = frozenset(packing.kernels)
         self._least_rows = packing.least_rows
+        self._recordings = Recordings([self._eps, self._last_norm, *self._weights()])
 
     @classmethod
     def takes(cls, module: PreTrainedModel) -> bool:
@@ -109,28 +111,49 @@ class LeanRunner(RaggedRunner):
         expected = trial(twin)
         return gives(cls(twin), expected)
 
+    def open(self, slots: int, tokens: int) -> None:
+        super().open(slots, tokens)
+        # A recording is made when it is first played: not while somebody waits for the next word.
+        self.forward([Stretch(0, 0, [0], scored=0)])
+        self.forward([Stretch(0, 1, [0], answering=True)])
+        self.clear(0)
+
     def _pass(self, batch: Batch) -> Tensor:
         if batch.length > len(self._turns):
             self._turns = _turns(self._module, batch.length, self._device)
-        model, tokens = self._module.model, len(batch.ids)
+        model = self._module.model
         hidden = F.embedding(batch.ids, model.embed_tokens.weight).to(self._module.dtype)
-        if tokens < self._least_rows:
+        if len(hidden) < self._least_rows:
             hidden = hidden.expand(self._least_rows, -1).contiguous()
         turns = self._turns[batch.positions][:, None]  # [tokens, 1, head_dim / 2]
+        if (logits := self._recordings.play(self._through, hidden, turns, batch)) is not None:
+            return logits
+        return self._through(hidden, turns, batch, batch.scored)
+
+    def _through(
+        self, hidden: Tensor, turns: Tensor, attention: Attention, scored: Tensor
+    ) -> Tensor:
+        """All layers. Also recorded: sizes are asked of tensors by `shape`, never by `len`."""
         for number, layer in enumerate(self._layers):
             x = self._norm(hidden, layer.before_attention)
-            x = self._attention(number, layer, x, turns, batch)
+            x = self._attention(number, layer, x, turns, attention)
             hidden += x if layer.after_attention is None else self._norm(x, layer.after_attention)
             x = self._norm(hidden, layer.before_mlp)
             gate, up = layer.gate_up(x).chunk(2, dim=-1)
             x = layer.down(F.silu(gate).mul_(up))
             hidden += x if layer.after_mlp is None else self._norm(x, layer.after_mlp)
-        if not len(batch.scored):
+        if not scored.shape[0]:
             return hidden.new_empty(0, 0)
-        hidden = hidden[batch.scored]
-        if (kept := len(hidden)) < self._least_rows:
+        hidden = hidden[scored]
+        if (kept := hidden.shape[0]) < self._least_rows:
             hidden = hidden.expand(self._least_rows, -1)
         return self._head(self._norm(hidden, self._last_norm))[:kept]
+
+    def _weights(self) -> Iterator[object]:
+        """All that `_through` reads: linear layers and the weights of norms."""
+        for layer in self._layers:
+            yield from (getattr(layer, field.name) for field in fields(layer))
+        yield self._head
 
     def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
         """Root mean square norm (Zhang and Sennrich 2019), [rows, hidden]."""
@@ -143,13 +166,15 @@ class LeanRunner(RaggedRunner):
         return scaled if weight is None else scaled.mul_(weight)
 
     def _attention(
-        self, number: int, layer: _Layer, x: Tensor, turns: Tensor, batch: Batch
+        self, number: int, layer: _Layer, x: Tensor, turns: Tensor, attention: Attention
     ) -> Tensor:
-        rows, tokens, kv_heads = len(x), len(turns), self._kv_heads
-        heads = layer.query_key_value(x)[:tokens].view(tokens, -1, self._head_dim)
-        heads = self._turned(heads, turns)
-        attended = batch.attend_fused(number, heads, kv_heads, self._head_dim**-0.5)
-        attended = attended.reshape(tokens, -1)
+        rows, tokens, kv_heads = x.shape[0], turns.shape[0], self._kv_heads
+        heads = layer.query_key_value(x)
+        if rows != tokens:
+            heads = heads[:tokens]
+        heads = self._turned(torch.unflatten(heads, 1, (-1, self._head_dim)), turns)
+        attended = attention.attend_fused(number, heads, kv_heads, self._head_dim**-0.5)
+        attended = attended.flatten(1)
         return layer.output(attended if rows == tokens else attended.expand(rows, -1))
 
     def _turned(self, heads: Tensor, turns: Tensor) -> Tensor:
@@ -158,7 +183,7 @@ class LeanRunner(RaggedRunner):
         The two numbers of a pair, which stand side by side here, are one complex number.
         """
         wide = heads.float()
-        numbers = torch.view_as_complex(wide.view(*wide.shape[:-1], -1, 2))
+        numbers = torch.view_as_complex(torch.unflatten(wide, 2, (-1, 2)))
         numbers[:, : -self._kv_heads].mul_(turns)
         return wide.to(heads.dtype)
 

@@ -100,10 +100,7 @@ class OneDnnInt8(Kernel):
 
     def _integers(self, levels: Tensor) -> Tensor:
         """levels: uint8 [rows, in], 128 is zero -> float32 [rows, out]."""
-        y: Tensor = torch.ops.onednn.qlinear_pointwise(
-            levels, 1.0, 128, self._packed, self.scale, self.zeros,
-            None, 1.0, 0, torch.float32, "none", [], "none",
-        )  # fmt: skip
+        y: Tensor = _onednn_product()(levels, self._packed, self.scale, self.zeros)
         return y
 
 
@@ -134,6 +131,21 @@ class CudaInt8(Kernel):
 
     def product(self, x: Tensor) -> Tensor:
         return torch._weight_int8pack_mm(x, self.q, self.scale.to(x.dtype))
+
+
+@functools.cache
+def _onednn_product() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """oneDNN's product. As a function of TorchScript: its empty list cannot be recorded."""
+    unit = torch.jit.CompilationUnit("""
+        def product(levels: Tensor, weight: Tensor, scale: Tensor, zeros: Tensor) -> Tensor:
+            none: List[Optional[number]] = []
+            return torch.ops.onednn.qlinear_pointwise(
+                levels, 1.0, 128, weight, scale, zeros,
+                None, 1.0, 0, torch.float32, "none", none, "none",
+            )
+    """)
+    product: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = unit.product
+    return product
 
 
 def _absmax(x: Tensor) -> Tensor:
