@@ -139,12 +139,12 @@ class _Group:
         return self._masks[window]
 
 
-class Singles(NamedTuple):
-    """A step in which each sequence has one token of an answer, as tensors.
+class Answers(NamedTuple):
+    """A step without any prompt, as tensors.
 
     rows: [tokens], the places of the new keys and values. masks: one a group, [tokens, 1, 1, rows].
     caches: one a layer, [slots, capacity, 2 * kv_heads, dim]. views: of these, for each group and
-    in it each layer, the keys and then the values, [tokens, kv_heads, rows, dim].
+    in it each layer, the keys and then the values, [tokens or 1, kv_heads, rows, dim].
     """
 
     rows: Tensor
@@ -181,14 +181,14 @@ class Batch:
         self.scored = torch.tensor(_scored(stretches, in_order), dtype=torch.long, device=device)
         self._groups = list(self._grouped(in_order))
 
-    def singles(self) -> Singles | None:
-        """The step as tensors, if it is one of single tokens; see Singles."""
+    def answers(self) -> Answers | None:
+        """The step as tensors, if no prompt is read in it; see Answers."""
         caches = self._cache.fused()
-        if not caches or not all(stretch.is_single for stretch, _ in self.places):
+        if not caches or not all(group.one_by_one for group in self._groups):
             return None
         views = [v for g in self._groups for v in self._cache.views(g.slots, g.rows)]
         masks = [group.mask(caches[0]) for group in self._groups]
-        return Singles(self._rows, masks, caches, views)
+        return Answers(self._rows, masks, caches, views)
 
     def attend(
         self,

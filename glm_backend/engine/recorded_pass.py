@@ -2,8 +2,8 @@
 
 Of a small model's token, calling the hundreds of operations takes as long as their arithmetic, and
 each of them asks for Python's lock again, which pages and the web server want, too. TorchScript
-plays a recording without either. It is made for steps of single tokens only, which nearly all
-steps are; sizes are no part of it, so one serves every number of answers and every length.
+plays a recording without either. It is made for steps without a prompt, which nearly all are;
+sizes are no part of it, so one serves every number of answers and guesses, and every length.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from glm_backend.engine.batch import Batch, Singles, attend_one_by_one
+from glm_backend.engine.batch import Answers, Batch, attend_one_by_one
 
 #: Calls of attention that a layer takes in a recording at most; each number has its own recording.
 _MOST_GROUPS = 4
@@ -50,11 +50,11 @@ class Recordings:
         self._possible = True
 
     def play(self, run: Pass, hidden: Tensor, turns: Tensor, batch: Batch) -> Tensor | None:
-        """What `run` gives for a step of single tokens; None where there is no recording of it.
+        """What `run` gives for a step without a prompt; None where there is no recording of it.
 
         run: the same at each call, and not kept, as it keeps the weights.
         """
-        step = batch.singles() if self._possible and hidden.device.type == "cpu" else None
+        step = batch.answers() if self._possible and hidden.device.type == "cpu" else None
         if step is None or len(step.masks) > _MOST_GROUPS:
             return None
         others = (turns, batch.scored, *step)
@@ -82,15 +82,16 @@ def _recorded(
         with warnings.catch_warnings():  # of branches and sizes that are meant to be fixed
             warnings.simplefilter("ignore")
             recording = _jit.trace(recorder, (hidden.clone(), *others), check_trace=False)
-    except RuntimeError as error:
+        _lighten(recording.graph)
+        # A kernel outside of torch would leave in the recording what it gave then. What this writes
+        # into the caches, the step itself writes again.
+        other = hidden.flip(-1)
+        same = torch.equal(_play(recording, other.clone(), others), recorder(other, *others))
+    except Exception as error:  # if it is not of the recording, the pass itself will say so
         logger.info("this pass cannot be recorded: %s", error)
         return None
-    _lighten(recording.graph)
-    # A kernel outside of torch would leave in the recording what it gave then. What this writes
-    # into the caches, the step itself writes again.
-    other = hidden.flip(-1)
-    same = torch.equal(_play(recording, other.clone(), others), recorder(other, *others))
-    del recorder._run  # or it would be kept as long as the recording
+    finally:
+        del recorder._run  # or it would be kept as long as the recording
     return recording if same else None
 
 
@@ -122,7 +123,7 @@ class _Recorder(nn.Module):
                 setattr(self, f"held_{number}", held)
 
     def forward(self, hidden: Tensor, turns: Tensor, scored: Tensor, *step: Any) -> Tensor:
-        return self._run(hidden, turns, _FromTensors(Singles(*step)), scored)
+        return self._run(hidden, turns, _FromTensors(Answers(*step)), scored)
 
 
 def _held_by(weights: Iterable[object]) -> Iterator[Tensor | torch.ScriptObject]:
@@ -136,9 +137,9 @@ def _held_by(weights: Iterable[object]) -> Iterator[Tensor | torch.ScriptObject]
 
 
 class _FromTensors:
-    """The attention of a step of single tokens, without its batch."""
+    """The attention of a step without a prompt, and without its batch."""
 
-    def __init__(self, step: Singles) -> None:
+    def __init__(self, step: Answers) -> None:
         self._step = step
 
     def attend_fused(self, layer: int, heads: Tensor, kv_heads: int, scale: float) -> Tensor:
@@ -149,8 +150,12 @@ class _FromTensors:
         query = heads[:, : -2 * kv_heads].to(cache.dtype)
         parts, place = [], 0
         for group, mask in enumerate(masks):
-            keys, values = views[2 * (group * len(caches) + layer) :][:2]
-            end = place + mask.shape[0]
+            tokens = mask.shape[0]
+            end = place + tokens
+            keys, values = (  # several tokens of one slot, or each of its own
+                part.expand(tokens, -1, -1, -1)
+                for part in views[2 * (group * len(caches) + layer) :][:2]
+            )
             some = query if groups == 1 else query[place:end]
             parts.append(attend_one_by_one(some, keys, values, mask, scale))
             place = end
