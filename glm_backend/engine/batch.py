@@ -88,9 +88,7 @@ class _Group:
         query = query[self.tokens]
         if not self.one_by_one:
             return self._attend_block(query, keys, values, scale, window)
-        if len(keys) != len(query):  # several tokens of one slot
-            keys, values = (part.expand(len(query), -1, -1, -1) for part in (keys, values))
-        return attend_one_by_one(query, keys, values, self.mask(query, window), scale)
+        return _attend_one_by_one(query, keys, values, self.mask(query, window), scale)
 
     def _attend_block(
         self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None, window: int | None
@@ -151,6 +149,21 @@ class Answers(NamedTuple):
     masks: list[Tensor]
     caches: list[Tensor]
     views: list[Tensor]
+
+    def attend_fused(self, layer: int, heads: Tensor, kv_heads: int, scale: float) -> Tensor:
+        """As Batch.attend_fused."""
+        cache, groups = self.caches[layer], len(self.masks)
+        new = heads[:, -2 * kv_heads :].to(cache.dtype)
+        cache.flatten(0, 1).index_copy_(0, self.rows, new)
+        query = heads[:, : -2 * kv_heads].to(cache.dtype)
+        parts, place = [], 0
+        for group, mask in enumerate(self.masks):
+            keys, values = self.views[2 * (group * len(self.caches) + layer) :][:2]
+            end = place + mask.shape[0]
+            some = query if groups == 1 else query[place:end]
+            parts.append(_attend_one_by_one(some, keys, values, mask, scale))
+            place = end
+        return (parts[0] if groups == 1 else torch.cat(parts)).to(heads.dtype)
 
 
 class Batch:
@@ -272,23 +285,21 @@ class Batch:
         return padded(prefix_rows + position + 1) - prefix_rows
 
 
-def attend_one_by_one(
+def _attend_one_by_one(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float | None
 ) -> Tensor:
-    """Attention of tokens that are an entry of the batch each.
+    """Attention of tokens that are an entry of the batch each, of one slot or each of its own.
 
-    query: [tokens, heads, dim]; keys, values: [tokens, kv_heads, rows, dim]; mask: [tokens, 1, 1,
-    rows] -> [tokens, heads, dim]
+    query: [tokens, heads, dim]; keys, values: [tokens or 1, kv_heads, rows, dim]; mask: [tokens,
+    1, 1, rows] -> [tokens, heads, dim]
     """
+    keys, values = (part.expand(query.shape[0], -1, -1, -1) for part in (keys, values))
     query = _by_key_heads(query, keys)
     share = query.shape[2]
-    if share % 4 != 3:
-        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
-    else:  # one more is quicker than one less
+    if share % 4 == 3:  # one more is quicker than one less
         query = F.pad(query, (0, 0, 0, 1))
-        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
-        out = out[:, :, :-1]
-    return out.flatten(1, 2)
+    out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
+    return out[:, :, :share].flatten(1, 2)
 
 
 def _by_key_heads(query: Tensor, keys: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from glm_backend.engine.batch import Answers, Batch, attend_one_by_one
+from glm_backend.engine.batch import Answers, Batch
 
 #: Calls of attention that a layer takes in a recording at most; each number has its own recording.
 _MOST_GROUPS = 4
@@ -123,7 +123,7 @@ class _Recorder(nn.Module):
                 setattr(self, f"held_{number}", held)
 
     def forward(self, hidden: Tensor, turns: Tensor, scored: Tensor, *step: Any) -> Tensor:
-        return self._run(hidden, turns, _FromTensors(Answers(*step)), scored)
+        return self._run(hidden, turns, Answers(*step), scored)
 
 
 def _held_by(weights: Iterable[object]) -> Iterator[Tensor | torch.ScriptObject]:
@@ -134,29 +134,3 @@ def _held_by(weights: Iterable[object]) -> Iterator[Tensor | torch.ScriptObject]
         if isinstance(kernel, nn.Module):
             parts += [*kernel.parameters(), *kernel.buffers()]
         yield from (part for part in parts if isinstance(part, Tensor | torch.ScriptObject))
-
-
-class _FromTensors:
-    """The attention of a step without a prompt, and without its batch."""
-
-    def __init__(self, step: Answers) -> None:
-        self._step = step
-
-    def attend_fused(self, layer: int, heads: Tensor, kv_heads: int, scale: float) -> Tensor:
-        rows, masks, caches, views = self._step
-        cache, groups = caches[layer], len(masks)
-        new = heads[:, -2 * kv_heads :].to(cache.dtype)
-        cache.flatten(0, 1).index_copy_(0, rows, new)
-        query = heads[:, : -2 * kv_heads].to(cache.dtype)
-        parts, place = [], 0
-        for group, mask in enumerate(masks):
-            tokens = mask.shape[0]
-            end = place + tokens
-            keys, values = (  # several tokens of one slot, or each of its own
-                part.expand(tokens, -1, -1, -1)
-                for part in views[2 * (group * len(caches) + layer) :][:2]
-            )
-            some = query if groups == 1 else query[place:end]
-            parts.append(attend_one_by_one(some, keys, values, mask, scale))
-            place = end
-        return (parts[0] if groups == 1 else torch.cat(parts)).to(heads.dtype)
