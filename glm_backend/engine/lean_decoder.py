@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from glm_backend.engine.batch import Batch, Stretch
 from glm_backend.engine.dense_linear import DenseLinear, PackedLinear, packed_kernel_is_exact
 from glm_backend.engine.recorded_pass import Attention, Recordings
-from glm_backend.engine.runner import RaggedRunner, gives, trial
+from glm_backend.engine.runner import Parts, RaggedRunner, finished, gives, trial
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -86,6 +86,7 @@ class LeanRunner(RaggedRunner):
         packing = _Packing()
         order = _pair_order(module)
         self._layers = [_layer(layer, packing, order) for layer in module.model.layers]
+        self.parts = len(self._layers)
         self._last_norm = _unless_ones(module.model.norm.weight)
         self._head = packing.packed(module.lm_head)
         self.held_bytes = packing.held_bytes
@@ -118,22 +119,38 @@ class LeanRunner(RaggedRunner):
         self.forward([Stretch(0, 1, [0], answering=True)])
         self.clear(0)
 
+    @torch.inference_mode()
+    def read(self, batch: Sequence[Stretch]) -> Parts:
+        step = Batch(batch, self._cache, self._device)
+        hidden, turns = self._input(step)
+        logits = yield from self._layer_by_layer(hidden, turns, step, step.scored)
+        return logits.float().cpu()
+
     def _pass(self, batch: Batch) -> Tensor:
+        hidden, turns = self._input(batch)
+        if (logits := self._recordings.play(self._through, hidden, turns, batch)) is not None:
+            return logits
+        return self._through(hidden, turns, batch, batch.scored)
+
+    def _input(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Embeddings [rows, hidden size] and how their heads turn [tokens, 1, head_dim / 2]."""
         if batch.length > len(self._turns):
             self._turns = _turns(self._module, batch.length, self._device)
         model = self._module.model
         hidden = F.embedding(batch.ids, model.embed_tokens.weight).to(self._module.dtype)
         if len(hidden) < self._least_rows:
             hidden = hidden.expand(self._least_rows, -1).contiguous()
-        turns = self._turns[batch.positions][:, None]  # [tokens, 1, head_dim / 2]
-        if (logits := self._recordings.play(self._through, hidden, turns, batch)) is not None:
-            return logits
-        return self._through(hidden, turns, batch, batch.scored)
+        return hidden, self._turns[batch.positions][:, None]
 
     def _through(
         self, hidden: Tensor, turns: Tensor, attention: Attention, scored: Tensor
     ) -> Tensor:
         """All layers. Also recorded: sizes are asked of tensors by `shape`, never by `len`."""
+        return finished(self._layer_by_layer(hidden, turns, attention, scored))
+
+    def _layer_by_layer(
+        self, hidden: Tensor, turns: Tensor, attention: Attention, scored: Tensor
+    ) -> Parts:
         for number, layer in enumerate(self._layers):
             x = self._norm(hidden, layer.before_attention)
             x = self._attention(number, layer, x, turns, attention)
@@ -142,6 +159,7 @@ class LeanRunner(RaggedRunner):
             gate, up = layer.gate_up(x).chunk(2, dim=-1)
             x = layer.down(F.silu(gate).mul_(up))
             hidden += x if layer.after_mlp is None else self._norm(x, layer.after_mlp)
+            yield
         if not scored.shape[0]:
             return hidden.new_empty(0, 0)
         hidden = hidden[scored]

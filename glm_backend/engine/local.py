@@ -1,7 +1,8 @@
 """The engine: one worker thread that steps the model for everybody at once.
 
-A step is: let newcomers in, plan, forward, choose tokens, deliver. Whatever goes wrong with one
-request (refused, not finite, an exception in its pass) ends that request and no other.
+A step is: let newcomers in, plan, forward, choose tokens, deliver; then prompts are read for a
+while. Whatever goes wrong with one request (refused, not finite, an exception in its pass) ends
+that request and no other.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Sequence as Ids
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from glm_backend.engine.pace import Pace
 from glm_backend.engine.prefix_cache import PrefixCache
+from glm_backend.engine.reading import Reading
 from glm_backend.engine.request import FinishReason, Generation, SamplingParams
 from glm_backend.engine.runner import Runner
 from glm_backend.engine.sampler import Sampler
@@ -76,7 +79,8 @@ class LocalEngine:
         self._prefixes = PrefixCache(runner, slots, kv_tokens or slots * context_length)
         self._limit = min(context_length, self._prefixes.budget)
         self._scheduler = Scheduler(max_concurrent, max_waiting)
-        self._pace = Pace()
+        self._pace = Pace(runner.parts)
+        self._reading: Reading | None = None
         self._threads = threads or ThreadCount(1)
         self._set_threads = set_threads
         self._threads_set = 0
@@ -201,25 +205,65 @@ class LocalEngine:
         return any(s.generation.cancelled for s in self._scheduler.running)
 
     def step(self) -> None:
-        """A token or more for each answer under way, and a portion of the prompts being read."""
+        """A token or more for each answer under way, and a portion of the prompts being read.
+
+        Where a pass can rest, prompts have passes of their own, which go on over several steps;
+        else one pass is of all.
+        """
+        started = time.perf_counter()
         self._drop_cancelled()
         self._let_in()
-        answers = sum(s.answering for s in self._scheduler.running)
-        planned = self._scheduler.plan(self._pace.portion(answers), self._pace.cost)
-        if not planned:
-            return
         if self._threads.current != self._threads_set:
             self._threads_set = self._threads.current
             self._set_threads(self._threads_set)
+        planned = self._scheduler.answers(self._pace.cost)
+        answers = sum(len(part.stretch.token_ids) for part in planned)
+        if self._runner.parts == 1:
+            planned += self._scheduler.prompts(self._pace.portion(answers))
+        if planned:
+            self._pass(planned)
+        reads = self._runner.parts > 1 and self._read(answers)
+        if planned or reads:
+            self._counts.steps.add(time.perf_counter() - started)
+
+    def _pass(self, planned: list[Planned]) -> None:
         started = time.perf_counter()
         outcomes = self._forward(planned)
         self._learn(planned, time.perf_counter() - started)
-        for part, outcome in zip(planned, outcomes, strict=True):
-            self._deliver(part, outcome)
+        self._deliver(planned, outcomes)
+
+    def _read(self, answers: int) -> bool:
+        """Goes on with prompts as long as answers may wait that were a pass of so many tokens.
+
+        False where there are none.
+        """
+        if self._reading is None:
+            planned = self._scheduler.prompts(self._pace.portion(answers))
+            if not planned:
+                return False
+            self._reading = Reading(self._runner, planned)
+        reading = self._reading
+        started = time.perf_counter()
+        try:
+            taken, logits = reading.advance(self._pace.patience(answers))
+        except Exception as error:
+            self._reading = None
+            self._deliver(reading.planned, self._apart(reading.planned, error))
+            return True
+        tokens = reading.tokens * taken / self._runner.parts
+        self._pace.learn(0, tokens, time.perf_counter() - started)
+        if logits is not None:
+            self._reading = None
+            self._counts.prompt_tokens += reading.tokens
+            self._deliver(reading.planned, _split(logits, reading.planned))
+        return True
 
     def _drop_cancelled(self) -> None:
+        if self._reading is not None and self._reading.unwanted:
+            self._reading = None
+        read = [] if self._reading is None else [p.sequence for p in self._reading.planned]
         with self._wake:
-            waiting, running = self._scheduler.remove_cancelled()
+            waiting, running = self._scheduler.remove_cancelled(but=read)
         for generation in waiting:
             generation.finish("cancelled")
         for sequence in running:
@@ -261,16 +305,19 @@ class LocalEngine:
         """Logits for each part; where the batch fails, each one by itself."""
         if self._runner.batched or len(planned) == 1:
             try:
-                logits = self._runner.forward([part.stretch for part in planned]).numpy()
+                logits = self._runner.forward([part.stretch for part in planned])
             except Exception as error:
-                if len(planned) == 1:
-                    logger.exception("forward pass failed")
-                    return [_as_ours(error, planned[0])]
-                if _is_out_of_memory(error):
-                    return self._without_the_largest(planned, error)
-            else:
-                ends = np.cumsum([part.stretch.scored for part in planned])
-                return np.split(logits, ends[:-1])
+                return self._apart(planned, error)
+            return _split(logits, planned)
+        return [self._forward([part])[0] for part in planned]
+
+    def _apart(self, planned: list[Planned], error: Exception) -> list[Outcome]:
+        """What there is of a pass that failed, once each part has had one by itself."""
+        if len(planned) == 1:
+            logger.error("forward pass failed", exc_info=error)
+            return [_as_ours(error, planned[0])]
+        if _is_out_of_memory(error):
+            return self._without_the_largest(planned, error)
         return [self._forward([part])[0] for part in planned]
 
     def _without_the_largest(self, planned: list[Planned], error: Exception) -> list[Outcome]:
@@ -285,23 +332,23 @@ class LocalEngine:
         answers = sum(len(p.stretch.token_ids) for p in planned if p.sequence.answering)
         prompts = sum(len(p.stretch.token_ids) for p in planned) - answers
         self._counts.prompt_tokens += prompts
-        self._counts.steps.add(seconds)
         self._pace.learn(answers, prompts, seconds)
-        if answers == self._rows and not prompts:
+        if answers == self._rows and not prompts and self._reading is None:
             self._threads.learn(seconds)
         else:
             self._threads.changed()
         self._rows = answers
 
-    def _deliver(self, part: Planned, outcome: Outcome) -> None:
-        if isinstance(outcome, GLMError):
-            self._retire(part.sequence, error=outcome)
-            return
-        try:
-            self._advance(part, outcome)
-        except Exception as error:
-            logger.exception("a token could not be chosen")
-            self._retire(part.sequence, error=InternalError(message=_short(error)))
+    def _deliver(self, planned: list[Planned], outcomes: list[Outcome]) -> None:
+        for part, outcome in zip(planned, outcomes, strict=True):
+            if isinstance(outcome, GLMError):
+                self._retire(part.sequence, error=outcome)
+                continue
+            try:
+                self._advance(part, outcome)
+            except Exception as error:
+                logger.exception("a token could not be chosen")
+                self._retire(part.sequence, error=InternalError(message=_short(error)))
 
     def _advance(self, part: Planned, logits: NDArray[np.float32]) -> None:
         """Takes the pass into account: more prompt to read, or tokens of the answer."""
@@ -367,6 +414,7 @@ class LocalEngine:
         self._prefixes.give_back(sequence.slot, sequence.tokens[: sequence.known], clean=clean)
 
     def _end_all(self, *, error: GLMError | None) -> None:
+        self._reading = None
         with self._wake:
             running = list(self._scheduler.running)
             everyone = [*(s.generation for s in running), *self._scheduler.waiting]
@@ -379,6 +427,12 @@ class LocalEngine:
                 generation.finish("cancelled")
             else:
                 generation.fail(error)
+
+
+def _split(logits: Tensor, planned: list[Planned]) -> list[Outcome]:
+    """The logits of each part: [scored, vocab]."""
+    ends = np.cumsum([part.stretch.scored for part in planned])
+    return list(np.split(logits.numpy(), ends[:-1]))
 
 
 def _as_ours(error: Exception, part: Planned) -> GLMError:

@@ -6,6 +6,8 @@ of one without; else it may take as long as Stop can wait. Both are measured as 
 
 from __future__ import annotations
 
+import math
+
 #: Time that prompts may add to a step, as a share of the answers' own step.
 _SHARE = 0.8
 #: How long a step may take while no answer is under way, in seconds.
@@ -15,24 +17,36 @@ _ALONE_S = 0.2
 #: with their own length meanwhile (p95 172, 172 and 139 ms); by 24 tokens gaps were longer (220).
 _LEAST = 16
 _LEAST_ALONE, _MOST = 128, 1024
+#: More would be read little faster, and a question that has just come waits for it to be through.
+_MOST_BESIDE = 128
 _FIRST = 64
 _SMOOTHING = 0.2
 
 
 class Pace:
-    """Learns what steps cost, and says what the next one may hold."""
+    """Learns what steps cost, and says what the next one may hold.
 
-    def __init__(self) -> None:
+    parts: of how many the pass over a portion is, which may go on over several steps then.
+    """
+
+    def __init__(self, parts: int = 1) -> None:
+        self._parts = parts
         self._answers_s: dict[int, float] = {}  # by tokens: a step of answers only
         self._a_token_s: float | None = None  # of a prompt
 
     def portion(self, answers: int) -> int:
-        """Prompt tokens for a step with so many answers, each with one token or more."""
+        """Prompt tokens for a step with so many tokens of answers."""
         if self._a_token_s is None:
             return _FIRST if not answers else _LEAST
         if not answers:
-            return _whole(_ALONE_S / self._a_token_s, _LEAST_ALONE)
-        return _whole(_SHARE * self.cost(answers) / self._a_token_s, _LEAST)
+            return _whole(_ALONE_S / self._a_token_s, _LEAST_ALONE, _MOST)
+        # A step takes a part at least: that two would fit leaves little of its time unused.
+        tokens = self.patience(answers) * max(1, self._parts / 2) / self._a_token_s
+        return _whole(tokens, _LEAST, _MOST if self._parts == 1 else _MOST_BESIDE)
+
+    def patience(self, answers: int) -> float:
+        """Seconds that answers may be kept waiting whose own pass is of so many tokens."""
+        return _SHARE * self.cost(answers) if answers else math.inf
 
     def cost(self, tokens: int) -> float:
         """Seconds of a step of answers with so many tokens, from the nearest that were seen."""
@@ -48,8 +62,11 @@ class Pace:
         share = (tokens - below) / (above - below)
         return known[below] + share * (known[above] - known[below])
 
-    def learn(self, answers: int, prompt_tokens: int, seconds: float) -> None:
-        """A step with so many tokens of answers and of prompts took so long."""
+    def learn(self, answers: int, prompt_tokens: float, seconds: float) -> None:
+        """A pass with so many tokens of answers and of prompts took so long.
+
+        prompt_tokens: of a pass in parts, the share that was taken.
+        """
         if not prompt_tokens:
             self._answers_s[answers] = _smoothed(self._answers_s.get(answers), seconds)
             return
@@ -58,9 +75,9 @@ class Pace:
         self._a_token_s = _smoothed(self._a_token_s, each)
 
 
-def _whole(tokens: float, least: int) -> int:
+def _whole(tokens: float, least: int, most: int) -> int:
     """A multiple of four between the limits."""
-    return max(least, min(_MOST, int(tokens) // 4 * 4))
+    return max(least, min(most, int(tokens) // 4 * 4))
 
 
 def _smoothed(before: float | None, now: float) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from glm_backend.engine.batch import Batch, Stretch
 from glm_backend.engine.kv_cache import KVCache
-from glm_backend.engine.runner import pack_quantised
+from glm_backend.engine.runner import Parts, finished, pack_quantised
 from glm_backend.errors import InvalidParameter, Phrase
 
 #: (layer, query, key, value), each [tokens, heads, head_dim], which is what it gives too
@@ -26,11 +26,16 @@ Layout = tuple[int, int]
 class PrefixModel(Protocol):
     """What the runner needs of such a model."""
 
+    @property
+    def parts(self) -> int:
+        """Layers, after each of which `logits` rests."""
+        ...
+
     def layout(self, token_ids: Sequence[int]) -> Layout | None:
         """Where the answer is written; None without one."""
         ...
 
-    def logits(self, ids: Tensor, positions: Tensor, attend: Attend, keep: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, positions: Tensor, attend: Attend, keep: Tensor) -> Parts:
         """ids [tokens], positions [2, tokens] -> logits [len(keep), vocab]."""
         ...
 
@@ -46,6 +51,7 @@ class PrefixRunner:
         assert isinstance(module, nn.Module)
         pack_quantised(module)
         self._module = module
+        self.parts = module.parts
         self._device = next(module.parameters()).device
         self._waiting: dict[int, list[int]] = {}
         self._layouts: dict[int, Layout] = {}
@@ -61,10 +67,13 @@ class PrefixRunner:
             raise InvalidParameter(name="prompt_ids", value=value, allowed=allowed)
 
     def forward(self, batch: Sequence[Stretch]) -> Tensor:
+        return finished(self.read(batch))
+
+    def read(self, batch: Sequence[Stretch]) -> Parts:
         ready = [whole for stretch in batch if (whole := self._whole(stretch)) is not None]
         if not ready:
             return torch.empty(0, 0)
-        return self._run(ready, self._cache, self._layouts)
+        return (yield from self._run(ready, self._cache, self._layouts))
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         raise AssertionError("it does not rewind")
@@ -76,7 +85,7 @@ class PrefixRunner:
         self.check(token_ids)
         stretch = Stretch(0, 0, token_ids, scored=len(token_ids))
         cache = KVCache(1, len(token_ids), self._device)
-        return self._run([stretch], cache, {0: self._layout(token_ids)})
+        return finished(self._run([stretch], cache, {0: self._layout(token_ids)}))
 
     def _whole(self, stretch: Stretch) -> Stretch | None:
         """The stretch with what waits before it; None while a prompt is not complete."""
@@ -98,19 +107,18 @@ class PrefixRunner:
         assert layout is not None, "other prompts are refused"
         return layout
 
+    @torch.inference_mode()
     def _run(
         self, stretches: Sequence[Stretch], cache: KVCache, layouts: dict[int, Layout]
-    ) -> Tensor:
+    ) -> Parts:
         def horizon(stretch: Stretch, position: int) -> int:
             return max(position + 1, layouts[stretch.slot][1])
 
-        with torch.inference_mode():
-            batch = Batch(stretches, cache, self._device, horizon)
-            places = [_position(place, layouts[stretch.slot]) for stretch, place in batch.places]
-            positions = torch.tensor(places, device=self._device).T
-            return (
-                self._module.logits(batch.ids, positions, batch.attend, batch.scored).float().cpu()
-            )
+        batch = Batch(stretches, cache, self._device, horizon)
+        places = [_position(place, layouts[stretch.slot]) for stretch, place in batch.places]
+        positions = torch.tensor(places, device=self._device).T
+        logits = yield from self._module.logits(batch.ids, positions, batch.attend, batch.scored)
+        return logits.float().cpu()
 
 
 def _position(place: int, layout: Layout) -> tuple[int, int]:

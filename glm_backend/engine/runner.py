@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import torch
@@ -21,6 +21,8 @@ from glm_backend.engine.kv_cache import KVCache, Prefix
 from glm_backend.errors import InternalError, Phrase
 
 ATTENTION = "glm_ragged"
+#: A pass that rests between its parts, and gives the logits at its end.
+Parts = Generator[None, None, Tensor]
 
 #: Largest difference, as a share of the largest logit, that counts as the same numbers.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -47,6 +49,11 @@ class Runner(Protocol):
         """Whether a slot may go on from fewer tokens than it holds, or from another slot's."""
         ...
 
+    @property
+    def parts(self) -> int:
+        """Of how many parts of about the same length `read` is; 1 where it cannot rest."""
+        ...
+
     def open(self, slots: int, tokens: int) -> None:
         """Makes room for so many sequences of at most `tokens` tokens; called once."""
         ...
@@ -55,6 +62,13 @@ class Runner(Protocol):
         """Logits of the scored tokens, stretch by stretch: [scored, vocab], float32, on the CPU.
 
         A pass that raises leaves every slot usable up to the start of its stretch.
+        """
+        ...
+
+    def read(self, batch: Sequence[Stretch]) -> Parts:
+        """`forward` in parts, between which other slots may take their passes.
+
+        One that is given up leaves its slots as one that raises.
         """
         ...
 
@@ -84,6 +98,7 @@ class RaggedRunner:
 
     batched = True
     rewinds = True
+    parts = 1
     kernels: frozenset[str] = frozenset()
     held_bytes = 0
 
@@ -113,6 +128,10 @@ class RaggedRunner:
 
     def forward(self, batch: Sequence[Stretch]) -> Tensor:
         return self._run(batch, self._cache)
+
+    def read(self, batch: Sequence[Stretch]) -> Parts:
+        yield from ()
+        return self.forward(batch)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         self._cache.copy(source, target, tokens)
@@ -147,6 +166,7 @@ class SoloRunner:
 
     batched = False
     rewinds = False
+    parts = 1
     held_bytes = 0
 
     def __init__(self, module: PreTrainedModel) -> None:
@@ -172,6 +192,10 @@ class SoloRunner:
         )
         return logits[len(logits) - stretch.scored :]
 
+    def read(self, batch: Sequence[Stretch]) -> Parts:
+        yield from ()
+        return self.forward(batch)
+
     def copy(self, source: int, target: int, tokens: int) -> None:
         raise AssertionError("it does not rewind")
 
@@ -186,6 +210,16 @@ class SoloRunner:
             ids = torch.tensor([list(token_ids)], device=self._device)
             logits: Tensor = self._module(input_ids=ids, **options).logits[0]
             return logits.float().cpu()
+
+
+def finished(parts: Parts) -> Tensor:
+    """The logits of a pass without a rest."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            logits: Tensor = end.value
+            return logits
 
 
 def pack_quantised(module: nn.Module) -> None:

@@ -61,6 +61,7 @@ class Scheduler:
     running: list[Sequence] = field(default_factory=list)
     _turns: int = 0
     _last_turn: dict[str, int] = field(default_factory=dict)  # of the clients that wait
+    _shortest_first: bool = True  # of the prompts read last
 
     @property
     def idle(self) -> bool:
@@ -102,18 +103,25 @@ class Scheduler:
             ahead[client] += 1
         return [self.waiting[number] for _, _, number in sorted(turns)]
 
-    def plan(self, portion: int, cost: Cost) -> list[Planned]:
-        """The parts of the next step; at most `portion` tokens of them from prompts.
+    def answers(self, cost: Cost) -> list[Planned]:
+        """The next token, and guesses, of every answer under way."""
+        answering = [s for s in self.running if s.answering and not s.generation.paused]
+        return [self._answer(s, len(answering), cost) for s in answering]
 
-        Prompts are read in the order of arrival. At least one prompt token is taken whatever the
-        portion, so that nobody starves.
+    def prompts(self, portion: int) -> list[Planned]:
+        """What is read next of the prompts: at most `portion` tokens, one at least.
+
+        In turn the prompts that came first and those with the least to read go first: a short
+        question does not wait for a long document, nor the document for ever.
         """
-        active = [s for s in self.running if not s.generation.paused]
-        answering = [s for s in active if s.answering]
-        planned = [self._answer(s, len(answering), cost) for s in answering]
-        room = max(1, portion)
-        for sequence in active:
-            if not sequence.answering and room > 0:
+        unread = [s for s in self.running if not s.answering]
+        if unread:
+            self._shortest_first = not self._shortest_first
+        if self._shortest_first:
+            unread.sort(key=lambda s: len(s.tokens) - s.known)
+        planned, room = [], max(1, portion)
+        for sequence in unread:
+            if room > 0:
                 planned.append(_prompt(sequence, room))
                 room -= len(planned[-1].stretch.token_ids)
         return planned
@@ -128,12 +136,12 @@ class Scheduler:
         )
         return Planned(sequence, stretch, tuple(draft))
 
-    def remove_cancelled(self) -> tuple[list[Generation], list[Sequence]]:
-        """Takes everyone who asked for the end out of line and batch."""
+    def remove_cancelled(self, *, but: list[Sequence]) -> tuple[list[Generation], list[Sequence]]:
+        """Takes everyone who asked for the end out of line and batch, except for `but`."""
         waiting = [g for g in self.waiting if g.cancelled]
         for generation in waiting:
             self.leave(generation)
-        running = [s for s in self.running if s.generation.cancelled]
+        running = [s for s in self.running if s.generation.cancelled and s not in but]
         for sequence in running:
             self.running.remove(sequence)
         return waiting, running

@@ -7,7 +7,7 @@ carry the published names. Attention, caches and masks are the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -126,8 +126,15 @@ class ChatGLM1(PreTrainedModel):
             return None
         return token_ids.index(mask), token_ids.index(begin)
 
-    def logits(self, ids: Tensor, positions: Tensor, attend: Attend, keep: Tensor) -> Tensor:
-        """ids [tokens], positions [2, tokens] -> [len(keep), vocab].
+    @property
+    def parts(self) -> int:
+        """Layers, after each of which `logits` rests."""
+        return len(self.transformer.layers)
+
+    def logits(
+        self, ids: Tensor, positions: Tensor, attend: Attend, keep: Tensor
+    ) -> Generator[None, None, Tensor]:
+        """ids [tokens], positions [2, tokens] -> [len(keep), vocab], after a rest at each layer.
 
         A position is a token's place, and beside it its place within the answer.
         """
@@ -135,6 +142,7 @@ class ChatGLM1(PreTrainedModel):
         x = self.transformer.word_embeddings(ids)  # [tokens, hidden]
         for block in self.transformer.layers:
             x = block(x, rotate, attend)
+            yield
         x = self.transformer.final_layernorm(x[keep])
         return self.lm_head(x)  # type: ignore[no-any-return]
 

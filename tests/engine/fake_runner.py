@@ -8,12 +8,14 @@ engine did.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from glm_backend.engine.batch import Stretch
+from glm_backend.engine.runner import Parts
 
 VOCAB = 11
 END = 9
@@ -37,6 +39,8 @@ def of_all(tokens: Sequence[int]) -> int:
 
 
 class FakeRunner:
+    """parts: of how many a pass of `read` is, each of which takes so many seconds."""
+
     batched = True
     held_bytes = 0
 
@@ -47,15 +51,20 @@ class FakeRunner:
         follows: Follows = one_more,
         rewinds: bool = True,
         memory: int = 10**9,
+        parts: int = 1,
+        part_s: float = 0,
     ) -> None:
         """memory: tokens that all stretches of one pass may have together, up to their ends."""
         self.nan = nan
         self.follows = follows
         self.rewinds = rewinds
         self.memory = memory
+        self.parts = parts
+        self.part_s = part_s
         self.held: dict[int, list[int]] = {}
         self.batches: list[list[int]] = []  # tokens of each stretch of each pass
         self.slots_used: list[list[int]] = []  # their slots
+        self.rests: list[int] = []  # after how many passes one of `read` rested
         self.copies: list[tuple[int, int, int]] = []
         self.cleared: list[int] = []
         self.gate = threading.Event()
@@ -82,6 +91,14 @@ class FakeRunner:
             for end in range(stretch.end - stretch.scored + 1, stretch.end + 1):
                 rows.append(self._row(self.held[stretch.slot][:end]))
         return torch.stack(rows) if rows else torch.empty(0, VOCAB)
+
+    def read(self, batch: Sequence[Stretch]) -> Parts:
+        for _ in range(self.parts - 1):
+            self.gate.wait()
+            time.sleep(self.part_s)
+            self.rests.append(len(self.batches))
+            yield
+        return self.forward(batch)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         assert self.rewinds

@@ -112,8 +112,9 @@ def test_of_a_thousand_at_once_as_many_are_taken_as_was_said() -> None:
     engine.close()
 
 
-def test_where_memory_runs_out_the_largest_ends_and_the_others_go_on() -> None:
-    runner = FakeRunner(follows=of_all, memory=120)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_where_memory_runs_out_the_largest_ends_and_the_others_go_on(parts: int) -> None:
+    runner = FakeRunner(follows=of_all, memory=120, parts=parts)
     engine = engine_on(runner)
     runner.gate.clear()
     params = SamplingParams(temperature=0, max_new_tokens=40)
@@ -129,8 +130,9 @@ def test_where_memory_runs_out_the_largest_ends_and_the_others_go_on() -> None:
     engine.close()
 
 
-def test_a_storm_of_cancellations_leaves_nothing_behind() -> None:
-    runner = FakeRunner(follows=of_all)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_storm_of_cancellations_leaves_nothing_behind(parts: int) -> None:
+    runner = FakeRunner(follows=of_all, parts=parts)
     engine = engine_on(runner, max_waiting=1000)
     params = SamplingParams(temperature=0, max_new_tokens=400)
     generations = [engine.submit([n % 9, n // 9 % 9, n // 81], params) for n in range(300)]
@@ -161,12 +163,17 @@ Asked = tuple[list[int], int, str]
     memory=st.sampled_from([10**9, 10**9, 150]),
     kept=st.integers(0, 3),
     kv_tokens=st.sampled_from([None, None, 120]),
-    rewinds=st.booleans(),
+    kind=st.tuples(st.booleans(), st.sampled_from([1, 3])),
 )
 def test_whatever_comes_every_request_ends_once_and_says_only_its_own(
-    requests: list[Asked], memory: int, kept: int, kv_tokens: int | None, rewinds: bool
+    requests: list[Asked],
+    memory: int,
+    kept: int,
+    kv_tokens: int | None,
+    kind: tuple[bool, int],
 ) -> None:
-    runner = FakeRunner(follows=of_all, memory=memory, rewinds=rewinds)
+    rewinds, parts = kind
+    runner = FakeRunner(follows=of_all, memory=memory, rewinds=rewinds, parts=parts)
     engine = engine_on(runner, max_waiting=200, kept=kept, kv_tokens=kv_tokens)  # type: ignore[arg-type]
     asked: list[tuple[Asked, Generation]] = []
     for own, length, fate in requests:
