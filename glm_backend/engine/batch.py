@@ -84,7 +84,8 @@ class _Group:
     ) -> Tensor:
         """query: [all tokens, heads, dim]; key, value: the layer's whole cache, [slots, capacity,
         kv_heads, dim] -> [tokens of this group, heads, dim]."""
-        keys, values = (view_of(part, self.slots, self.rows) for part in (key, value))
+        slots = self.slots.stop - self.slots.start
+        keys, values = (view_of(p, self.slots.start, slots, self.rows) for p in (key, value))
         query = query[self.tokens]
         if not self.one_by_one:
             return self._attend_block(query, keys, values, scale, window)
@@ -140,30 +141,25 @@ class _Group:
 class Answers(NamedTuple):
     """A step without any prompt, as tensors.
 
-    rows: [tokens], the places of the new keys and values. masks: one a group, [tokens, 1, 1, rows].
-    caches: one a layer, [slots, capacity, 2 * kv_heads, dim]. views: of these, for each group and
-    in it each layer, the keys and then the values, [tokens or 1, kv_heads, rows, dim].
+    rows: [tokens], the places of the new keys and values. groups: [groups, 4], of each the tokens,
+    the first slot, how many slots, and how many rows of them it reads. masks: what the groups add
+    to the scores, [tokens * rows] of each behind the other's. caches: one a layer, [slots,
+    capacity, 2 * kv_heads, dim].
     """
 
     rows: Tensor
-    masks: list[Tensor]
+    groups: Tensor
+    masks: Tensor
     caches: list[Tensor]
-    views: list[Tensor]
 
     def attend_fused(self, layer: int, heads: Tensor, kv_heads: int, scale: float) -> Tensor:
         """As Batch.attend_fused."""
-        cache, groups = self.caches[layer], len(self.masks)
+        cache = self.caches[layer]
         new = heads[:, -2 * kv_heads :].to(cache.dtype)
         cache.flatten(0, 1).index_copy_(0, self.rows, new)
         query = heads[:, : -2 * kv_heads].to(cache.dtype)
-        parts, place = [], 0
-        for group, mask in enumerate(self.masks):
-            keys, values = self.views[2 * (group * len(self.caches) + layer) :][:2]
-            end = place + mask.shape[0]
-            some = query if groups == 1 else query[place:end]
-            parts.append(_attend_one_by_one(some, keys, values, mask, scale))
-            place = end
-        return (parts[0] if groups == 1 else torch.cat(parts)).to(heads.dtype)
+        attend = _group_by_group()
+        return attend(query, cache, self.groups, self.masks, scale).to(heads.dtype)
 
 
 class Batch:
@@ -199,9 +195,12 @@ class Batch:
         caches = self._cache.fused()
         if not caches or not all(group.one_by_one for group in self._groups):
             return None
-        views = [v for g in self._groups for v in self._cache.views(g.slots, g.rows)]
-        masks = [group.mask(caches[0]) for group in self._groups]
-        return Answers(self._rows, masks, caches, views)
+        groups = [
+            (len(g.horizons), g.slots.start, g.slots.stop - g.slots.start, g.rows)
+            for g in self._groups
+        ]
+        masks = [group.mask(caches[0]).flatten() for group in self._groups]
+        return Answers(self._rows, torch.tensor(groups), torch.cat(masks), caches)
 
     def attend(
         self,
@@ -293,13 +292,40 @@ def _attend_one_by_one(
     query: [tokens, heads, dim]; keys, values: [tokens or 1, kv_heads, rows, dim]; mask: [tokens,
     1, 1, rows] -> [tokens, heads, dim]
     """
-    keys, values = (part.expand(query.shape[0], -1, -1, -1) for part in (keys, values))
+    keys = keys.expand(query.shape[0], -1, -1, -1)
+    values = values.expand(query.shape[0], -1, -1, -1)
     query = _by_key_heads(query, keys)
     share = query.shape[2]
     if share % 4 == 3:  # one more is quicker than one less
-        query = F.pad(query, (0, 0, 0, 1))
+        query = F.pad(query, [0, 0, 0, 1])
     out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
     return out[:, :, :share].flatten(1, 2)
+
+
+def _attend_groups(
+    query: Tensor, cache: Tensor, groups: Tensor, masks: Tensor, scale: float
+) -> Tensor:
+    """Attention of all groups, see Answers: [tokens, heads, dim] -> the same."""
+    kv_heads = cache.size(2) // 2
+    parts: list[Tensor] = []
+    token, place = 0, 0
+    spans: list[list[int]] = groups.tolist()
+    for tokens, first, slots, rows in spans:
+        both = view_of(cache, first, slots, rows)
+        mask = masks[place : place + tokens * rows].view(tokens, 1, 1, rows)
+        some = query[token : token + tokens]
+        keys, values = both[:, :kv_heads], both[:, kv_heads:]
+        parts.append(_attend_one_by_one(some, keys, values, mask, scale))
+        token += tokens
+        place += tokens * rows
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@functools.cache
+def _group_by_group() -> Callable[..., Tensor]:
+    """That as a function of TorchScript, so that the number of groups is no part of a recording."""
+    attend: Callable[..., Tensor] = torch.jit.script(_attend_groups)
+    return attend
 
 
 def _by_key_heads(query: Tensor, keys: Tensor) -> Tensor:
@@ -307,7 +333,7 @@ def _by_key_heads(query: Tensor, keys: Tensor) -> Tensor:
 
     The query heads of one key head are queries of that head: nothing is repeated.
     """
-    return torch.unflatten(query, 1, (keys.size(1), -1))
+    return torch.unflatten(query, 1, [keys.size(1), -1])
 
 
 @functools.cache

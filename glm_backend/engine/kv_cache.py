@@ -21,7 +21,6 @@ _LEAST_ROWS = 64
 #: Torch's attention for CPUs walks over keys in stretches of so many rows.
 _STRETCH_ROWS = 512
 _PAGE = mmap.PAGESIZE
-_VIEWS_KEPT = 64
 #: Linux since 5.14; Python has no name for it yet.
 _MADV_POPULATE_WRITE = 23
 
@@ -62,7 +61,6 @@ class KVCache:
         self._layers: dict[int, list[Tensor]] = {}
         self._pages: list[mmap.mmap] = []
         self._ready = [0] * slots  # rows whose pages are there
-        self._views: dict[tuple[int, int, int], list[Tensor]] = {}
 
     def row(self, slot: int, position: int) -> int:
         """Where the token at `position` of a slot lies, counted over all slots."""
@@ -96,22 +94,6 @@ class KVCache:
     def fused(self) -> list[Tensor]:
         """The buffer of each layer so far, where keys and values lie behind each other."""
         return [buffers[0] for buffers in self._layers.values() if len(buffers) == 1]
-
-    def views(self, slots: slice, rows: int) -> list[Tensor]:
-        """The keys and then the values of each of these layers: [slots, kv_heads, rows, head_dim].
-
-        Kept for the next step, as it takes a while to make so many.
-        """
-        place = slots.start, slots.stop, rows
-        if place not in self._views:
-            if len(self._views) >= _VIEWS_KEPT:
-                self._views.clear()
-            self._views[place] = [
-                view_of(half, slots, rows)
-                for buffer in self.fused()
-                for half in buffer.chunk(2, dim=2)
-            ]
-        return self._views[place]
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, tokens: int) -> None:
@@ -160,13 +142,13 @@ class KVCache:
         return torch.frombuffer(pages, dtype=dtype).view(shape)
 
 
-def view_of(buffer: Tensor, slots: slice, rows: int) -> Tensor:
+def view_of(buffer: Tensor, first: int, slots: int, rows: int) -> Tensor:
     """The first rows of slots that lie side by side, as one view: [slots, heads, rows, dim]."""
-    per_slot, per_row, per_head, _ = buffer.stride()
+    per_slot = buffer.stride(0)
     return buffer.as_strided(
-        (slots.stop - slots.start, buffer.shape[2], rows, buffer.shape[3]),
-        (per_slot, per_head, per_row, 1),
-        buffer.storage_offset() + slots.start * per_slot,
+        [slots, buffer.size(2), rows, buffer.size(3)],
+        [per_slot, buffer.stride(2), buffer.stride(1), 1],
+        buffer.storage_offset() + first * per_slot,
     )
 
 

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from glm_backend.engine.batch import Batch, Stretch
 from glm_backend.engine.dense_linear import DenseLinear, PackedLinear, packed_kernel_is_exact
-from glm_backend.engine.recorded_pass import Attention, Recordings
+from glm_backend.engine.recorded_pass import Attention, Recording
 from glm_backend.engine.runner import Parts, RaggedRunner, finished, gives, trial
 
 Linear = Callable[[Tensor], Tensor]
@@ -92,7 +92,7 @@ class LeanRunner(RaggedRunner):
         self.held_bytes = packing.held_bytes
         self.kernels = frozenset(packing.kernels)
         self._least_rows = packing.least_rows
-        self._recordings = Recordings([self._eps, self._last_norm, *self._weights()])
+        self._recording = Recording([self._eps, self._last_norm, *self._weights()])
 
     @classmethod
     def takes(cls, module: PreTrainedModel) -> bool:
@@ -122,25 +122,33 @@ class LeanRunner(RaggedRunner):
     @torch.inference_mode()
     def read(self, batch: Sequence[Stretch]) -> Parts:
         step = Batch(batch, self._cache, self._device)
-        hidden, turns = self._input(step)
-        logits = yield from self._layer_by_layer(hidden, turns, step, step.scored)
-        return logits.float().cpu()
+        hidden, turns, scored = self._input(step)
+        logits = yield from self._layer_by_layer(hidden, turns, step, scored)
+        return logits[: len(step.scored)].float().cpu()
 
     def _pass(self, batch: Batch) -> Tensor:
-        hidden, turns = self._input(batch)
-        if (logits := self._recordings.play(self._through, hidden, turns, batch)) is not None:
-            return logits
-        return self._through(hidden, turns, batch, batch.scored)
+        inputs = self._input(batch)
+        logits = self._recording.play(self._through, *inputs, batch)
+        if logits is None:
+            logits = self._through(*inputs[:2], batch, inputs[2])
+        return logits[: len(batch.scored)]
 
-    def _input(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Embeddings [rows, hidden size] and how their heads turn [tokens, 1, head_dim / 2]."""
+    def _input(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What a pass begins with.
+
+        Embeddings [rows, hidden size], how their heads turn [tokens, 1, head_dim / 2] and the
+        scored places, none or as many at least as a matrix must have.
+        """
         if batch.length > len(self._turns):
             self._turns = _turns(self._module, batch.length, self._device)
         model = self._module.model
         hidden = F.embedding(batch.ids, model.embed_tokens.weight).to(self._module.dtype)
         if len(hidden) < self._least_rows:
             hidden = hidden.expand(self._least_rows, -1).contiguous()
-        return hidden, self._turns[batch.positions][:, None]
+        scored = batch.scored
+        if len(scored) == 1:
+            scored = scored.expand(self._least_rows)
+        return hidden, self._turns[batch.positions][:, None], scored
 
     def _through(
         self, hidden: Tensor, turns: Tensor, attention: Attention, scored: Tensor
@@ -162,10 +170,7 @@ class LeanRunner(RaggedRunner):
             yield
         if not scored.shape[0]:
             return hidden.new_empty(0, 0)
-        hidden = hidden[scored]
-        if (kept := hidden.shape[0]) < self._least_rows:
-            hidden = hidden.expand(self._least_rows, -1)
-        return self._head(self._norm(hidden, self._last_norm))[:kept]
+        return self._head(self._norm(hidden[scored], self._last_norm))
 
     def _weights(self) -> Iterator[object]:
         """All that `_through` reads: linear layers and the weights of norms."""
@@ -186,14 +191,15 @@ class LeanRunner(RaggedRunner):
     def _attention(
         self, number: int, layer: _Layer, x: Tensor, turns: Tensor, attention: Attention
     ) -> Tensor:
-        rows, tokens, kv_heads = x.shape[0], turns.shape[0], self._kv_heads
-        heads = layer.query_key_value(x)
-        if rows != tokens:
-            heads = heads[:tokens]
+        heads, kv_heads = layer.query_key_value(x), self._kv_heads
+        if self._least_rows > 1:  # some may only fill up
+            heads = heads[: turns.shape[0]]
         heads = self._turned(torch.unflatten(heads, 1, (-1, self._head_dim)), turns)
         attended = attention.attend_fused(number, heads, kv_heads, self._head_dim**-0.5)
         attended = attended.flatten(1)
-        return layer.output(attended if rows == tokens else attended.expand(rows, -1))
+        if self._least_rows > 1:
+            attended = attended.expand(x.shape[0], -1)
+        return layer.output(attended)
 
     def _turned(self, heads: Tensor, turns: Tensor) -> Tensor:
         """Rotary embedding (Su et al. 2021) of queries and keys: [tokens, heads, head_dim].

@@ -3,7 +3,7 @@
 Of a small model's token, calling the hundreds of operations takes as long as their arithmetic, and
 each of them asks for Python's lock again, which pages and the web server want, too. TorchScript
 plays a recording without either. It is made for steps without a prompt, which nearly all are;
-sizes are no part of it, so one serves every number of answers and guesses, and every length.
+sizes are no part of it, so it serves every number of answers and guesses, and every length.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from glm_backend.engine.batch import Answers, Batch
-
-#: Calls of attention that a layer takes in a recording at most; each number has its own recording.
-_MOST_GROUPS = 4
 
 _jit: Any = torch.jit  # which has no types; that torch will lose it one day: it is pinned
 logger = logging.getLogger(__name__)
@@ -37,8 +34,8 @@ class Attention(Protocol):
 Pass = Callable[[Tensor, Tensor, Attention, Tensor], Tensor]
 
 
-class Recordings:
-    """The recordings of one pass, each made when a step first needs it.
+class Recording:
+    """The recording of a pass, made when a step first needs it.
 
     weights: whatever the pass reads: tensors, and kernels or their methods. Where one of them
     cannot be recorded, or gives other numbers then, there is no recording.
@@ -46,26 +43,26 @@ class Recordings:
 
     def __init__(self, weights: Sequence[object]) -> None:
         self._weights = weights
-        self._made: dict[tuple[int, bool], Any] = {}
+        self._made: Any | None = None
         self._possible = True
 
-    def play(self, run: Pass, hidden: Tensor, turns: Tensor, batch: Batch) -> Tensor | None:
+    def play(
+        self, run: Pass, hidden: Tensor, turns: Tensor, scored: Tensor, batch: Batch
+    ) -> Tensor | None:
         """What `run` gives for a step without a prompt; None where there is no recording of it.
 
         run: the same at each call, and not kept, as it keeps the weights.
         """
         step = batch.answers() if self._possible and hidden.device.type == "cpu" else None
-        if step is None or len(step.masks) > _MOST_GROUPS:
+        if step is None:
             return None
-        others = (turns, batch.scored, *step)
-        kind = len(step.masks), len(hidden) != len(turns)  # with rows that only fill up
-        if kind not in self._made:
-            played = _recorded(run, self._weights, hidden, others)
-            if played is None:
-                self._possible = False
-                return None
-            self._made[kind] = played
-        return _play(self._made[kind], hidden, others)
+        others = (turns, scored, *step)
+        if self._made is None:
+            self._made = _recorded(run, self._weights, hidden, others)
+        if self._made is None:
+            self._possible = False
+            return None
+        return _play(self._made, hidden, others)
 
 
 def _play(recording: Any, hidden: Tensor, others: Sequence[object]) -> Tensor:

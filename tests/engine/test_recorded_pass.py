@@ -14,7 +14,7 @@ from torch import Tensor
 from glm_backend.engine.batch import Batch, Stretch
 from glm_backend.engine.kv_cache import KVCache
 from glm_backend.engine.lean_decoder import LeanRunner
-from glm_backend.engine.recorded_pass import Attention, Recordings
+from glm_backend.engine.recorded_pass import Attention, Recording
 from glm_backend.engine.runner import runner_for
 from glm_backend.language_model import LanguageModel
 from glm_backend.models.int4_kernels import OpenVinoInt4, TorchInt4
@@ -36,7 +36,7 @@ def lengths(slot: int) -> int:
 
 
 def logits_of(runner: LeanRunner, *, recorded: bool, vocab: int) -> list[Tensor]:
-    runner._recordings._possible = recorded
+    runner._recording._possible = recorded
     rows = [
         runner.forward([Stretch(slot, 0, [5 + slot] * lengths(slot), scored=0)])
         for slot in range(8)
@@ -59,7 +59,7 @@ def assert_recorded_is_the_same(runner: LeanRunner, vocab: int) -> None:
     for slot in range(8):
         runner.clear(slot)
     played = logits_of(runner, recorded=True, vocab=vocab)
-    assert len(runner._recordings._made) >= 4
+    assert runner._recording._made is not None
     assert all(torch.equal(*both) for both in zip(played, plain, strict=True))
     assert all(torch.equal(*both) for both in zip(runner._cache.fused(), kept, strict=True))
 
@@ -109,13 +109,13 @@ def played_by(kernel: Kernel, multiply: Callable[[Tensor], Tensor]) -> tuple[boo
     def run(hidden: Tensor, turns: Tensor, attention: Attention, scored: Tensor) -> Tensor:
         return multiply(hidden)[scored]
 
-    recordings, cache = Recordings([kernel.multiply]), KVCache(8, 16, torch.device("cpu"))
+    recording, cache = Recording([kernel.multiply]), KVCache(8, 16, torch.device("cpu"))
     right, was_played = True, True
     with torch.inference_mode():
         for slots in ([0, 1], [0], [0, 1, 2, 3, 4], [0]):
             batch = a_batch(cache, slots)
             hidden, turns = torch.randn(len(slots), 96), torch.ones(len(slots), 1, 1)
-            logits = recordings.play(run, hidden.clone(), turns, batch)
+            logits = recording.play(run, hidden.clone(), turns, batch.scored, batch)
             was_played = was_played and logits is not None
             right = right and (logits is None or torch.equal(logits, kernel.multiply(hidden)))
     return was_played, right
@@ -164,7 +164,7 @@ def test_a_model_that_is_let_go_is_gone(
     """Nothing waits for Python's garbage collection, nor is kept by TorchScript."""
     model = LanguageModel(load("smollm2-135m", quantization=quantization, model_dir=model_dir))
     runner: Any = model._runner
-    assert runner._recordings._made
+    assert runner._recording._made
     head = getattr(runner._head, "__self__", runner._head)
     gone = [weakref.ref(runner), weakref.ref(head)]
     model.close()
