@@ -67,13 +67,15 @@ def causal(stretch: Stretch, position: int) -> int:
 class _Group:
     """Tokens that one call of attention takes.
 
-    tokens: their places in the row. slots: one for all of them, or one each, side by side.
+    tokens: their places in the row. first_slot, slots: one for all of them, or as many as there
+    are tokens, side by side.
     horizons: how many rows each sees. rows: how many the call reads. one_by_one: each token is an
     entry of the batch, else all are queries of one entry.
     """
 
     tokens: slice
-    slots: slice
+    first_slot: int
+    slots: int
     horizons: Sequence[int]
     rows: int
     one_by_one: bool
@@ -84,8 +86,7 @@ class _Group:
     ) -> Tensor:
         """query: [all tokens, heads, dim]; key, value: the layer's whole cache, [slots, capacity,
         kv_heads, dim] -> [tokens of this group, heads, dim]."""
-        slots = self.slots.stop - self.slots.start
-        keys, values = (view_of(p, self.slots.start, slots, self.rows) for p in (key, value))
+        keys, values = (view_of(p, self.first_slot, self.slots, self.rows) for p in (key, value))
         query = query[self.tokens]
         if not self.one_by_one:
             return self._attend_block(query, keys, values, scale, window)
@@ -195,10 +196,7 @@ class Batch:
         caches = self._cache.fused()
         if not caches or not all(group.one_by_one for group in self._groups):
             return None
-        groups = [
-            (len(g.horizons), g.slots.start, g.slots.stop - g.slots.start, g.rows)
-            for g in self._groups
-        ]
+        groups = [(len(g.horizons), g.first_slot, g.slots, g.rows) for g in self._groups]
         masks = [group.mask(caches[0]).flatten() for group in self._groups]
         return Answers(self._rows, torch.tensor(groups), torch.cat(masks), caches)
 
@@ -250,7 +248,8 @@ class Batch:
             if not one_by_one:  # as many as for the whole block, wherever it is cut
                 rows = max(rows, self._cache.prefix_rows + _block_end(self.places[place][1]))
             rows = min(padded(rows), self._cache.capacity)
-            yield _Group(tokens, slice(first.slot, last.slot + 1), horizons, rows, one_by_one)
+            slots = last.slot - first.slot + 1
+            yield _Group(tokens, first.slot, slots, horizons, rows, one_by_one)
             place += size
 
     def _sections(self, in_order: Sequence[Stretch]) -> Iterator[tuple[Sequence[Stretch], int]]:

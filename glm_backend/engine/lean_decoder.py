@@ -127,10 +127,10 @@ class LeanRunner(RaggedRunner):
         return logits[: len(step.scored)].float().cpu()
 
     def _pass(self, batch: Batch) -> Tensor:
-        inputs = self._input(batch)
-        logits = self._recording.play(self._through, *inputs, batch)
+        hidden, turns, scored = self._input(batch)
+        logits = self._recording.play(self._through, hidden, turns, scored, batch)
         if logits is None:
-            logits = self._through(*inputs[:2], batch, inputs[2])
+            logits = self._through(hidden, turns, batch, scored)
         return logits[: len(batch.scored)]
 
     def _input(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -200,7 +200,10 @@ class Generation:
                 return
 
     def cancel(self) -> None:
-        """Asks for the end; the engine answers within one step with Finished("cancelled")."""
+        """Asks for the end; the engine answers within one step with Finished("cancelled").
+
+        Of a prompt that is being read together with others', at the end of that portion.
+        """
         self.cancelled = True
         self._on_cancel()
 

@@ -66,7 +66,7 @@ class Runner(Protocol):
         ...
 
     def read(self, batch: Sequence[Stretch]) -> Parts:
-        """`forward` in parts, between which other slots may take their passes.
+        """`forward` in parts, between which other slots may take their passes; only where several.
 
         One that is given up leaves its slots as one that raises.
         """
@@ -130,8 +130,7 @@ class RaggedRunner:
         return self._run(batch, self._cache)
 
     def read(self, batch: Sequence[Stretch]) -> Parts:
-        yield from ()
-        return self.forward(batch)
+        raise AssertionError("it cannot rest")
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         self._cache.copy(source, target, tokens)
@@ -193,8 +192,7 @@ class SoloRunner:
         return logits[len(logits) - stretch.scored :]
 
     def read(self, batch: Sequence[Stretch]) -> Parts:
-        yield from ()
-        return self.forward(batch)
+        raise AssertionError("it cannot rest")
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         raise AssertionError("it does not rewind")
