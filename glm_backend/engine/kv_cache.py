@@ -1,18 +1,16 @@
 """Keys and values of every sequence: a slot each, in one tensor a layer.
 
-A slot has room for a whole context. On CPUs its pages cost nothing before they are written and can
-be given back, so the room is free; on a GPU it is taken at once, and the caller makes as many slots
-as fit. Sequences of one length class that lie side by side are read by one call.
+Sequences of one length class that lie side by side are read by one call.
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from glm_backend.engine.slot_memory import SlotMemory
 
 #: Keys and values that stand before the first token, one pair a layer: [kv_heads, rows, head_dim].
 Prefix = Sequence[tuple[Tensor, Tensor]]
@@ -20,9 +18,6 @@ Prefix = Sequence[tuple[Tensor, Tensor]]
 _LEAST_ROWS = 64
 #: Torch's attention for CPUs walks over keys in stretches of so many rows.
 _STRETCH_ROWS = 512
-_PAGE = mmap.PAGESIZE
-#: Linux since 5.14; Python has no name for it yet.
-_MADV_POPULATE_WRITE = 23
 
 
 def padded(rows: int) -> int:
@@ -55,27 +50,19 @@ class KVCache:
         self.slots = slots
         self.prefix_rows = prefix[0][0].shape[1] if prefix else 0
         self.capacity = padded(tokens + self.prefix_rows)
-        self._device = device
+        self._memory = SlotMemory(slots, device)
         self._dtype = dtype
         self._prefix = prefix
         self._layers: dict[int, list[Tensor]] = {}
-        self._pages: list[mmap.mmap] = []
-        self._ready = [0] * slots  # rows whose pages are there
 
     def row(self, slot: int, position: int) -> int:
         """Where the token at `position` of a slot lies, counted over all slots."""
         return slot * self.capacity + self.prefix_rows + position
 
     def make_ready(self, slot: int, tokens: int) -> None:
-        """Has the pages ready that a sequence of so many tokens reads and writes.
-
-        One by one, as they are first touched, they would take longer than the arithmetic.
-        """
+        """Has the memory ready that a sequence of so many tokens reads and writes."""
         rows = min(padded(self.prefix_rows + tokens), self.capacity)
-        if rows > self._ready[slot] and self._pages:
-            for buffer, pages in zip(self._buffers(), self._pages, strict=True):
-                _populate(buffer[slot, self._ready[slot] : rows], buffer, pages)
-            self._ready[slot] = rows
+        self._memory.make_ready(slot, rows)
 
     def extend(self, layer: int, rows: Tensor, *new: Tensor) -> Sequence[Tensor]:
         """Writes new rows; gives all of the layer, each as [slots, capacity, heads, head_dim].
@@ -95,23 +82,14 @@ class KVCache:
         """The buffer of each layer so far, where keys and values lie behind each other."""
         return [buffers[0] for buffers in self._layers.values() if len(buffers) == 1]
 
-    @torch.inference_mode()
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Gives the slot `target` the first `tokens` of `source`."""
-        rows = self.prefix_rows + tokens
-        for buffer in self._buffers():
-            buffer[target, :rows] = buffer[source, :rows]
+        self._memory.copy(source, target, self.prefix_rows + tokens)
 
     @torch.inference_mode()
     def clear(self, slot: int) -> None:
         """Makes every row of a slot zero, and gives its memory back where that can be."""
-        if self._pages:
-            for buffer, pages in zip(self._buffers(), self._pages, strict=True):
-                _give_back(buffer[slot], buffer, pages)
-        else:
-            for buffer in self._buffers():
-                buffer[slot].zero_()
-        self._ready[slot] = 0
+        self._memory.clear(slot)
         for layer in self._layers:
             self._write_prefix(layer, slice(slot, slot + 1))
 
@@ -125,21 +103,8 @@ class KVCache:
         for buffer, part in zip(buffers, parts, strict=True):
             buffer[slots, : self.prefix_rows] = part
 
-    def _buffers(self) -> list[Tensor]:
-        return [buffer for layer in self._layers.values() for buffer in layer]
-
     def _buffer(self, like: Tensor) -> Tensor:
-        shape, dtype = (self.slots, self.capacity, *like.shape[1:]), self._dtype or like.dtype
-        if self._device.type != "cpu" or not hasattr(mmap, "MAP_ANONYMOUS"):
-            return torch.zeros(shape, dtype=dtype, device=self._device)
-        # Pages of our own: zero and free until they are written. Huge ones would cost megabytes a
-        # layer for the first word of a conversation.
-        size_bytes = torch.Size(shape).numel() * dtype.itemsize
-        pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_NOHUGEPAGE"):
-            pages.madvise(mmap.MADV_NOHUGEPAGE)
-        self._pages.append(pages)
-        return torch.frombuffer(pages, dtype=dtype).view(shape)
+        return self._memory.new((self.capacity, *like.shape[1:]), self._dtype or like.dtype)
 
 
 def view_of(buffer: Tensor, first: int, slots: int, rows: int) -> Tensor:
@@ -150,23 +115,3 @@ def view_of(buffer: Tensor, first: int, slots: int, rows: int) -> Tensor:
         [per_slot, buffer.stride(2), buffer.stride(1), 1],
         buffer.storage_offset() + first * per_slot,
     )
-
-
-def _populate(rows: Tensor, buffer: Tensor, pages: mmap.mmap) -> None:
-    start = rows.data_ptr() - buffer.data_ptr()
-    first = start // _PAGE * _PAGE
-    with contextlib.suppress(OSError, ValueError):  # an older system: they come as they are touched
-        pages.madvise(_MADV_POPULATE_WRITE, first, start + rows.nbytes - first)
-
-
-def _give_back(rows: Tensor, buffer: Tensor, pages: mmap.mmap) -> None:
-    """Zeroes the edges of `rows` and returns the whole pages between them, which read as zero."""
-    start = rows.data_ptr() - buffer.data_ptr()
-    first, last = -(-start // _PAGE) * _PAGE, (start + rows.nbytes) // _PAGE * _PAGE
-    if last <= first or not hasattr(mmap, "MADV_DONTNEED"):
-        rows.zero_()
-        return
-    flat = rows.view(-1).view(torch.uint8)
-    flat[: first - start].zero_()
-    flat[last - start :].zero_()
-    pages.madvise(mmap.MADV_DONTNEED, first, last - first)

@@ -10,9 +10,8 @@ give the same numbers.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Protocol, cast
 
 import torch
@@ -22,24 +21,21 @@ from transformers import PreTrainedModel
 
 from glm_backend.engine.batch import Batch, Stretch
 from glm_backend.engine.dense_linear import DenseLinear, PackedLinear, packed_kernel_is_exact
+from glm_backend.engine.llama_like import (
+    HALVES,
+    Layer,
+    head_counts,
+    is_known,
+    layer_of,
+    rotation,
+    small_twin,
+    turns_of,
+    unless_ones,
+)
 from glm_backend.engine.recorded_pass import Attention, Recording
 from glm_backend.engine.runner import Parts, RaggedRunner, finished, gives, trial
 
 Linear = Callable[[Tensor], Tensor]
-
-#: How two numbers of a head turn together: side by side, or half a head apart.
-_PAIRS, _HALVES = "pairs", "halves"
-#: ChatGLM2 and ChatGLM3 are loaded as "glm".
-_ROTATIONS = {
-    "llama": _HALVES,
-    "qwen2": _HALVES,
-    "mistral": _HALVES,
-    "glm": _PAIRS,
-    "glm4": _PAIRS,
-}
-#: Positions whose tables are made at a time: those of 32,768 would take tens of megabytes more.
-_TURNED_AT_ONCE = 1024
-_NORMS_BEHIND = ("post_self_attn_layernorm", "post_mlp_layernorm")
 
 
 class Quantised(Protocol):
@@ -54,21 +50,6 @@ class Quantised(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """before_attention, before_mlp: norms of what a block reads; None for one without weights.
-    after_attention, after_mlp: norms of what a block adds, which only GLM-4-0414 has."""
-
-    before_attention: Tensor | None
-    query_key_value: Linear
-    output: Linear
-    after_attention: Tensor | None
-    before_mlp: Tensor | None
-    gate_up: Linear
-    down: Linear
-    after_mlp: Tensor | None
-
-
 class LeanRunner(RaggedRunner):
     """Runs a llama-like model, full precision or quantised, several sequences a pass.
 
@@ -79,15 +60,14 @@ class LeanRunner(RaggedRunner):
     def __init__(self, module: PreTrainedModel) -> None:
         super().__init__(module)
         config = module.config
-        self._kv_heads = config.num_key_value_heads or config.num_attention_heads
-        self._head_dim = module.model.layers[0].self_attn.head_dim
+        _, self._kv_heads, self._head_dim = head_counts(module)
         self._eps = torch.tensor(config.rms_norm_eps, device=self._device)
-        self._turns = _turns(module, config.max_position_embeddings, self._device)
+        self._turns = turns_of(module, config.max_position_embeddings, self._device)
         packing = _Packing()
         order = _pair_order(module)
-        self._layers = [_layer(layer, packing, order) for layer in module.model.layers]
+        self._layers = [layer_of(layer, packing, order) for layer in module.model.layers]
         self.parts = len(self._layers)
-        self._last_norm = _unless_ones(module.model.norm.weight)
+        self._last_norm = unless_ones(module.model.norm.weight)
         self._head = packing.packed(module.lm_head)
         self.held_bytes = packing.held_bytes
         self.kernels = frozenset(packing.kernels)
@@ -97,18 +77,14 @@ class LeanRunner(RaggedRunner):
     @classmethod
     def takes(cls, module: PreTrainedModel) -> bool:
         """Whether this pass knows the module's architecture."""
-        config = module.config
-        if config.model_type not in _ROTATIONS or config.hidden_act not in {"silu", "swish"}:
-            return False
-        # The trial of `runner_for` is shorter than any window.
-        return getattr(config, "sliding_window", None) is None and super().takes(module)
+        return is_known(module) and super().takes(module)
 
     @classmethod
     def fits(cls, module: PreTrainedModel) -> bool:
         """Whether this pass gives the numbers of the module, tried on a small twin of it."""
         if not cls.takes(module):
             return False
-        twin = _small_twin(module)
+        twin = small_twin(module)
         expected = trial(twin)
         return gives(cls(twin), expected)
 
@@ -140,7 +116,7 @@ class LeanRunner(RaggedRunner):
         scored places, none or as many at least as a matrix must have.
         """
         if batch.length > len(self._turns):
-            self._turns = _turns(self._module, batch.length, self._device)
+            self._turns = turns_of(self._module, batch.length, self._device)
         model = self._module.model
         hidden = F.embedding(batch.ids, model.embed_tokens.weight).to(self._module.dtype)
         if len(hidden) < self._least_rows:
@@ -189,7 +165,7 @@ class LeanRunner(RaggedRunner):
         return scaled if weight is None else scaled.mul_(weight)
 
     def _attention(
-        self, number: int, layer: _Layer, x: Tensor, turns: Tensor, attention: Attention
+        self, number: int, layer: Layer[Tensor], x: Tensor, turns: Tensor, attention: Attention
     ) -> Tensor:
         heads, kv_heads = layer.query_key_value(x), self._kv_heads
         if self._least_rows > 1:  # some may only fill up
@@ -212,59 +188,16 @@ class LeanRunner(RaggedRunner):
         return wide.to(heads.dtype)
 
 
-def _small_twin(module: PreTrainedModel) -> PreTrainedModel:
-    """A module of the same architecture in every respect but its size, with random weights."""
-    config = copy.deepcopy(module.config)
-    groups = min(2, config.num_key_value_heads or 2)
-    small = {
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2 * groups,
-        "num_key_value_heads": groups,
-        "head_dim": 16,
-        "vocab_size": 64,
-        "pad_token_id": None,
-    }
-    for name, value in small.items():
-        setattr(config, name, value)
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:2]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        twin = type(module)(config)
-    twin.train(False)
-    return twin
-
-
-def _turns(module: PreTrainedModel, positions: int, device: torch.device) -> Tensor:
-    """How far the pairs of a head turn at each position: complex [positions, head_dim / 2].
-
-    The module's own tables; pairs that it does not turn are turned by nothing.
-    """
-    half = module.model.layers[0].self_attn.head_dim // 2
-    turns = torch.ones(positions, half, dtype=torch.complex64, device=device)
-    with torch.inference_mode():
-        for places in torch.split(torch.arange(positions, device=device), _TURNED_AT_ONCE):
-            cos, sin = module.model.rotary_emb(torch.zeros((), device=device), places[None])
-            # The tables say everything twice, for two halves.
-            turning = cos.shape[-1] // 2
-            turns[places, :turning] = torch.complex(cos[0, :, :turning], sin[0, :, :turning])
-    return turns
-
-
 def _pair_order(module: PreTrainedModel) -> Tensor | None:
     """The rows of query, key and value with the two numbers of a pair side by side.
 
     Where they stand half a head apart: queries and keys are laid out alike, so no product of them
     notices. None where they stand so already.
     """
-    config = module.config
-    if _ROTATIONS[config.model_type] == _PAIRS:
+    if rotation(module) != HALVES:
         return None
-    dim = module.model.layers[0].self_attn.head_dim
-    kv_heads = config.num_key_value_heads or config.num_attention_heads
-    turning = (config.num_attention_heads + kv_heads) * dim
+    heads, kv_heads, dim = head_counts(module)
+    turning = (heads + kv_heads) * dim
     rows = torch.arange(turning).view(-1, 2, dim // 2).transpose(1, 2).flatten()
     return torch.cat([rows, torch.arange(turning, turning + kv_heads * dim)])
 
@@ -303,25 +236,3 @@ class _Packing:
         self.held_bytes += linear.nbytes
         self.kernels.add(kind.__name__)
         return linear
-
-
-def _unless_ones(weight: Tensor) -> Tensor | None:
-    """The weight of a norm; None where its work was given to the matrices behind it."""
-    return None if bool((weight == 1).all()) else weight
-
-
-def _layer(layer: Any, packing: _Packing, order: Tensor | None) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    after = [getattr(layer, name, None) for name in _NORMS_BEHIND]
-    inputs = [attention.q_proj, attention.k_proj, attention.v_proj]
-    fused = hasattr(mlp, "gate_up_proj")
-    return _Layer(
-        before_attention=_unless_ones(layer.input_layernorm.weight),
-        query_key_value=packing.packed(*inputs, order=order),
-        output=packing.packed(attention.o_proj),
-        after_attention=None if after[0] is None else after[0].weight,
-        before_mlp=_unless_ones(layer.post_attention_layernorm.weight),
-        gate_up=packing.packed(*((mlp.gate_up_proj,) if fused else (mlp.gate_proj, mlp.up_proj))),
-        down=packing.packed(mlp.down_proj),
-        after_mlp=None if after[1] is None else after[1].weight,
-    )
