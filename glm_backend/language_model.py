@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from glm_backend.completion import TokenCompletion
+from glm_backend.engine.graph_runner import GraphRunner
 from glm_backend.engine.kv_cache import padded
 from glm_backend.engine.local import LocalEngine
 from glm_backend.engine.prefix_runner import PrefixRunner
 from glm_backend.engine.request import Failed, Generation, SamplingParams, Token
-from glm_backend.engine.runner import RaggedRunner, SoloRunner, runner_for
+from glm_backend.engine.runner import RaggedRunner, Runner, runner_for
 from glm_backend.engine.stats import EngineStats
 from glm_backend.engine.thread_count import ThreadCount
 from glm_backend.errors import EngineClosed
@@ -30,8 +31,6 @@ from glm_backend.models.model import LoadedModel, Message, Quantization, TextTok
 from glm_backend.models.quantization import Kernel, weight_bytes
 from glm_backend.settings import Settings
 from glm_backend.threads import apart, cores
-
-AnyRunner = RaggedRunner | SoloRunner | PrefixRunner
 
 #: Conversations whose keys and values are kept for their next turn, beside those being answered.
 _KEPT = 24
@@ -52,7 +51,7 @@ class LanguageModel:
         torch.set_num_threads(cores())
         self._model = model
         runner = _runner(model)
-        self._runner: AnyRunner | None = runner  # None once it is closed
+        self._runner: Runner | None = runner  # None once it is closed
         self._kernels = _kernels(runner, model.module)
         self._engine = LocalEngine(
             runner,
@@ -206,23 +205,24 @@ def ids_behind(tokenizer: TextTokenizer, text: str) -> list[int]:
 _BEFORE = ("\n", ":", "。")
 
 
-def _runner(model: LoadedModel) -> AnyRunner:
-    runner: AnyRunner
+def _runner(model: LoadedModel) -> Runner:
+    runner: Runner
     with large_blocks_apart():
         if isinstance(model.module, ChatGLM1):
             runner = PrefixRunner(model.module)
         else:
             runner = runner_for(cast(PreTrainedModel, model.module), model.prefix)
-            if isinstance(runner, RaggedRunner) and (narrow := kv_dtype(model)):
-                runner.kv_dtype = narrow
+            if isinstance(runner, RaggedRunner):
+                runner.kv_dtype = kv_dtype(model)
+            if isinstance(runner, RaggedRunner | GraphRunner) and (narrow := runner.kv_dtype):
                 model.kv_bytes_per_token = model.kv_bytes_per_token * narrow.itemsize // 4
         model.memory_bytes = runner.held_bytes + weight_bytes(model.module)
     return runner
 
 
-def _kernels(runner: AnyRunner, module: nn.Module) -> list[str]:
+def _kernels(runner: Runner, module: nn.Module) -> list[str]:
     names = {type(part).__name__ for part in module.modules() if isinstance(part, Kernel)}
-    return sorted(names | runner.kernels if isinstance(runner, RaggedRunner) else names)
+    return sorted(names | runner.kernels)
 
 
 class _Room(TypedDict):

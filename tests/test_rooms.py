@@ -12,8 +12,9 @@ PACKAGE = "glm_backend"
 
 #: What each room may import of the others; everybody may import errors.
 MAY_IMPORT = {
-    "engine": set(),
-    "models": {"threads"},
+    "graphs": set(),
+    "engine": {"graphs"},
+    "models": {"graphs", "threads"},
     "store": set(),
     "transfer": {"store"},
     "completion": {"engine", "models"},

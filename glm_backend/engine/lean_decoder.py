@@ -86,7 +86,7 @@ class LeanRunner(RaggedRunner):
             return False
         twin = small_twin(module)
         expected = trial(twin)
-        return gives(cls(twin), expected)
+        return gives(cls(twin), twin.dtype, expected)
 
     def open(self, slots: int, tokens: int) -> None:
         super().open(slots, tokens)

@@ -45,6 +45,7 @@ class PrefixRunner:
 
     batched = True
     held_bytes = 0
+    kernels: frozenset[str] = frozenset()
     rewinds = False  # what a prompt's first tokens are depends on its last
 
     def __init__(self, module: PrefixModel) -> None:

@@ -40,6 +40,11 @@ class Runner(Protocol):
         ...
 
     @property
+    def kernels(self) -> frozenset[str]:
+        """What computes the linear layers that are no part of the module any more, by name."""
+        ...
+
+    @property
     def batched(self) -> bool:
         """Whether `forward` takes several stretches."""
         ...
@@ -92,8 +97,7 @@ class RaggedRunner:
     """Runs any transformers causal language model that takes a custom attention function.
 
     prefix: rows that every sequence finds before its first token. kv_dtype: in what keys and values
-    are kept, None for what the model computes in. Both are set before `open`. kernels: by name,
-    what computes the linear layers that are no part of the module any more.
+    are kept, None for what the model computes in. Both are set before `open`.
     """
 
     batched = True
@@ -108,11 +112,6 @@ class RaggedRunner:
         self._module = module
         self._device = next(module.parameters()).device
         module.set_attn_implementation(ATTENTION)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the module."""
-        return self._module.dtype
 
     @classmethod
     def takes(cls, module: PreTrainedModel) -> bool:
@@ -166,6 +165,7 @@ class SoloRunner:
     batched = False
     rewinds = False
     parts = 1
+    kernels: frozenset[str] = frozenset()
     held_bytes = 0
 
     def __init__(self, module: PreTrainedModel) -> None:
@@ -227,14 +227,17 @@ def pack_quantised(module: nn.Module) -> None:
             module.set_submodule(name, part.packed())
 
 
-def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> RaggedRunner | SoloRunner:
+def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> Runner:
     """The fastest runner that the model's own numbers come out of.
 
     The runner takes the module over, which may not be able to compute by itself from here on.
     Raises InternalError for a prefix that only the solo one could take.
     """
-    from glm_backend.engine.lean_decoder import LeanRunner  # it stands on this module
+    from glm_backend.engine.graph_runner import GraphRunner  # they stand on this module
+    from glm_backend.engine.lean_decoder import LeanRunner
 
+    if not prefix and GraphRunner.fits(module):
+        return GraphRunner(module)
     if LeanRunner.fits(module):
         lean = LeanRunner(module)
         lean.prefix = prefix
@@ -242,7 +245,7 @@ def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> RaggedRunner | S
     solo, own_attention = SoloRunner(module), module.config._attn_implementation
     if RaggedRunner.takes(module):
         expected = solo.score(_TRIAL)
-        if gives(ragged := RaggedRunner(module), expected):
+        if gives(ragged := RaggedRunner(module), module.dtype, expected):
             pack_quantised(module)
             ragged.prefix = prefix
             return ragged
@@ -253,8 +256,8 @@ def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> RaggedRunner | S
     return solo
 
 
-def gives(runner: RaggedRunner, expected: Tensor) -> bool:
-    """Whether these are the runner's logits after the trial tokens.
+def gives(runner: Runner, dtype: torch.dtype, expected: Tensor) -> bool:
+    """Whether these are the logits after the trial tokens of a runner that computes in `dtype`.
 
     Whether a model family honours a foreign attention function is not written anywhere, so it is
     tried: a few tokens in two steps, and beside a neighbour.
@@ -267,7 +270,7 @@ def gives(runner: RaggedRunner, expected: Tensor) -> bool:
         logger.info("%s cannot run this model: %s", type(runner).__name__, error)
         return False
     off = (both - torch.cat([expected, expected[-1:]])).abs().max()
-    return bool(off <= _TOLERANCE[runner.dtype] * expected.abs().max().clamp(min=1))
+    return bool(off <= _TOLERANCE[dtype] * expected.abs().max().clamp(min=1))
 
 
 def trial(module: PreTrainedModel) -> Tensor:

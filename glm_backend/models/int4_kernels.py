@@ -12,7 +12,6 @@ import functools
 import mmap
 import tempfile
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +19,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from glm_backend.graphs import ACTIVATION_GROUP, compiled
 from glm_backend.models.quantization import Int4Weight, Kernel
 from glm_backend.models.row_quantization import RowInt4Weight
 
-#: Columns over which OpenVINO rounds activations to 8 bits with one scale.
-_ACTIVATION_GROUP = 32
 #: Columns from which on a layer is read faster by OpenVINO, whatever it costs to call it.
 _LARGE_COLUMNS = 2048
 _ROWS_AT_ONCE = 1024
@@ -48,7 +46,7 @@ def int4_kernel(weight: Int4Weight, bias: Tensor | None) -> Kernel | None:
 
 def row_int4_kernel(weight: RowInt4Weight, bias: Tensor | None) -> Kernel | None:
     """For a scale a row, with activations in full precision."""
-    large = weight.columns >= _LARGE_COLUMNS and weight.columns % _ACTIVATION_GROUP == 0
+    large = weight.columns >= _LARGE_COLUMNS and weight.columns % ACTIVATION_GROUP == 0
     if weight.packed.device.type == "cpu" and large and _is_exact(OpenVinoInt4):
         return TwoPartOpenVinoInt4(weight, bias)
     return None
@@ -129,7 +127,7 @@ class TwoPartOpenVinoInt4(Kernel):
 
     def product(self, x: Tensor) -> Tensor:
         wide = x.float()
-        groups = wide.view(len(wide), -1, _ACTIVATION_GROUP)
+        groups = wide.view(len(wide), -1, ACTIVATION_GROUP)
         step = groups.abs().amax(2, True).div_(127).clamp_(min=1e-12)
         first = torch.round(groups / step).mul_(step).view_as(wide)
         high, low = self._multiply(torch.cat([first, wide - first])).chunk(2)
@@ -159,7 +157,7 @@ def _compiled(
     flat = op.reshape(wide, op.constant(np.array([rows, groups * group])), False)
     x = op.parameter([-1, groups * group], np.float32)
     model = openvino.Model([op.matmul(x, op.convert(flat, "f32"), False, True)], [x])
-    request = _core().compile_model(model, "CPU", _options()).create_infer_request()
+    request = compiled(model).create_infer_request()
 
     def multiply(x: Tensor) -> Tensor:
         y = torch.empty(len(x), rows)
@@ -193,24 +191,6 @@ def _on_disk(packed: Tensor) -> tuple[NDArray[np.uint8], mmap.mmap | None]:
     except OSError:
         return whole, None
     return np.frombuffer(pages, dtype=np.uint8).reshape(packed.shape), pages
-
-
-@functools.cache
-def _core() -> Any:
-    import openvino
-
-    return openvino.Core()
-
-
-def _options() -> dict[str, Any]:
-    return {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "ENABLE_CPU_PINNING": False,  # the web server moves among the cores, too
-        "INFERENCE_PRECISION_HINT": "f32",
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_ACTIVATION_GROUP),
-    }
 
 
 class CudaInt4(Kernel):

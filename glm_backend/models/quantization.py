@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -136,6 +136,27 @@ class Int8Weight:
 
         return int8_kernel(self, bias)
 
+    @property
+    def has_node(self) -> bool:
+        """Whether `node` gives the right numbers here."""
+        from glm_backend.models.int8_kernels import node_is_exact
+
+        return node_is_exact()
+
+    def like(self, weight: Tensor) -> Int8Weight:
+        """Another weight in the same form."""
+        return quantized_int8(weight)
+
+    def node(self, x: Any) -> Any:
+        """x @ self.T as a node of an OpenVINO graph; x: a node, [rows, columns]."""
+        from glm_backend.models.int8_kernels import int8_node
+
+        return int8_node(x, self)
+
+    @property
+    def nbytes(self) -> int:
+        return self.q.nbytes + self.scale.nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class Int4Weight:
@@ -225,6 +246,13 @@ class QuantizedLinear(nn.Module):
 
         They let go of their weights. order: the rows of all in the order in which they are wanted.
         """
+        weight, bias = self.joined(*others, order=order)
+        return weight.kernel(bias) or WidenedLinear(weight, bias)
+
+    def joined(
+        self, *others: QuantizedLinear, order: Tensor | None = None
+    ) -> tuple[QuantizedWeight, Tensor | None]:
+        """One weight and bias in the place of those of this layer and of `others`, as `packed`."""
         layers = (self, *others)
         weight = self._held().joined([layer._held() for layer in others])
         bias = joined_bias(layers)
@@ -232,7 +260,7 @@ class QuantizedLinear(nn.Module):
             weight, bias = weight.part(order), None if bias is None else bias[order]
         for layer in layers:
             layer.let_go()
-        return weight.kernel(bias) or WidenedLinear(weight, bias)
+        return weight, bias
 
     def let_go(self) -> None:
         """Gives up the weight: a kernel holds it in another layout."""

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from glm_backend.engine.batch import Stretch
+from glm_backend.engine.graph_runner import GraphRunner
+from glm_backend.engine.lean_decoder import LeanRunner
 from glm_backend.engine.request import Finished, SamplingParams, Token
-from glm_backend.engine.runner import RaggedRunner
-from glm_backend.language_model import LanguageModel, _runner
+from glm_backend.engine.runner import Runner
+from glm_backend.language_model import LanguageModel
 from glm_backend.models.loader import load
 from glm_backend.models.model import Quantization
 
@@ -24,15 +26,22 @@ PROMPT = [(7919 * place) % 40_000 + 50 for place in range(333)]
 
 @pytest.fixture(
     scope="module",
-    params=[("none", None), ("int8", None), ("int8", torch.float16), ("int4", torch.float16)],
-    ids=str,
+    params=[
+        (LeanRunner, "none", None),
+        (LeanRunner, "int8", None),
+        (LeanRunner, "int8", torch.float16),
+        (LeanRunner, "int4", torch.float16),
+        (GraphRunner, "int8", torch.float16),
+    ],
+    ids=lambda param: f"{param[0].__name__}-{param[1]}-{param[2]}",
 )
-def runner(request: pytest.FixtureRequest, starter: object, model_dir: Path) -> RaggedRunner:
+def runner(request: pytest.FixtureRequest, starter: object, model_dir: Path) -> Runner:
     """With keys and values in whichever precision a machine may find faster."""
-    quantization, kept_in = request.param
-    made = _runner(load("smollm2-135m", quantization=quantization, model_dir=model_dir))
-    assert isinstance(made, RaggedRunner)
-    made.kv_dtype = kept_in
+    kind, quantization, kept_in = request.param
+    loaded = load("smollm2-135m", quantization=quantization, model_dir=model_dir)
+    made: LeanRunner | GraphRunner = kind(loaded.module)
+    if isinstance(made, LeanRunner):
+        made.kv_dtype = kept_in
     made.open(8, 2000)
     return made
 
@@ -52,7 +61,7 @@ def neighbours(step: int) -> list[Stretch]:
     return [*others, Stretch(7, 24 * step, [9] * 24, scored=0)]
 
 
-def read_and_answered(runner: RaggedRunner, portion: int, *, company: bool) -> list[Tensor]:
+def read_and_answered(runner: Runner, portion: int, *, company: bool) -> list[Tensor]:
     """Logits after the prompt, read in such portions, and after each of six more tokens."""
     for slot in (2, 5):
         runner.forward([Stretch(slot, 0, [slot + 3] * (40 * slot), scored=0)])
@@ -71,7 +80,7 @@ def read_and_answered(runner: RaggedRunner, portion: int, *, company: bool) -> l
     return rows
 
 
-def test_logits_do_not_depend_on_neighbours_or_portions(runner: RaggedRunner) -> None:
+def test_logits_do_not_depend_on_neighbours_or_portions(runner: Runner) -> None:
     alone = read_and_answered(runner, 64, company=False)
     assert len(alone) == 7
     for portion, company in ((64, True), (24, True), (104, False), (8, True), (332, False)):
@@ -80,7 +89,7 @@ def test_logits_do_not_depend_on_neighbours_or_portions(runner: RaggedRunner) ->
             assert torch.equal(one, other), (portion, company)
 
 
-def test_guessed_tokens_have_the_logits_that_they_have_alone(runner: RaggedRunner) -> None:
+def test_guessed_tokens_have_the_logits_that_they_have_alone(runner: Runner) -> None:
     runner.forward([Stretch(1, 0, PROMPT[:120], scored=0)])
     one_by_one = [
         runner.forward([Stretch(1, 120 + i, [200 + i], answering=True)])[0] for i in range(12)
