@@ -19,6 +19,8 @@ _LEAST = 16
 _LEAST_ALONE, _MOST = 128, 1024
 #: More would be read little faster, and a question that has just come waits for it to be through.
 _MOST_BESIDE = 128
+#: Of the time that a part may take, how much it shall, as parts are not all of one length.
+_A_PART = 0.8
 _FIRST = 64
 _SMOOTHING = 0.2
 
@@ -40,8 +42,8 @@ class Pace:
             return _FIRST if not answers else _LEAST
         if not answers:
             return _whole(_ALONE_S / self._a_token_s, _LEAST_ALONE, _MOST)
-        # A step takes a part at least: that two would fit leaves little of its time unused.
-        tokens = self.patience(answers) * max(1, self._parts / 2) / self._a_token_s
+        # A step takes a part at least: one shall just fit.
+        tokens = self.patience(answers) * max(1, _A_PART * self._parts) / self._a_token_s
         return _whole(tokens, _LEAST, _MOST if self._parts == 1 else _MOST_BESIDE)
 
     def patience(self, answers: int) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glm_backend.graphs import compiled
+from glm_backend.graphs import INT8_GROUP, compiled
 from glm_backend.models.kernel_choice import CHOICE, Make
 from glm_backend.models.quantization import SMALLEST_SCALE, Int8Weight, Kernel
 
@@ -161,7 +161,7 @@ def node_is_exact() -> bool:
         x = op.parameter([-1, 512], np.float32)
         q = torch.full((64, 512), 127, dtype=torch.int8)
         node = int8_node(x, Int8Weight(q, torch.linspace(0.5, 1, 64)))
-        graph = compiled(openvino.Model([node], [x]))
+        graph = compiled(openvino.Model([node], [x]), INT8_GROUP)
         rows = torch.rand(48, 512) + 1
         many, expected = (torch.from_numpy(graph(rows.numpy())[0].copy()), rows @ q.float().T)
         few = [torch.from_numpy(graph(rows[:n].numpy())[0].copy()) for n in (1, 2, 7, 17)]
