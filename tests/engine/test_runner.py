@@ -47,16 +47,18 @@ GLM = SMALL | {"head_dim": 16, "attention_bias": True, "pad_token_id": 0}
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
 
 
-def small(kind: str) -> PreTrainedModel:
+def small(kind: str, **changes: object) -> PreTrainedModel:
+    """changes: of the sizes."""
     torch.manual_seed(0)
+    size, glm = SMALL | changes, GLM | changes
     models = {
-        "llama": lambda: LlamaForCausalLM(LlamaConfig(**SMALL)),
-        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SMALL)),
-        "mistral": lambda: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=None)),
-        "windowed": lambda: MistralForCausalLM(MistralConfig(**SMALL, sliding_window=8)),
-        "glm": lambda: GlmForCausalLM(GlmConfig(**GLM)),
-        "glm4": lambda: Glm4ForCausalLM(Glm4Config(**GLM)),
-        "dynamic": lambda: LlamaForCausalLM(LlamaConfig(**SMALL, rope_parameters=DYNAMIC)),
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**size)),
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**size)),
+        "mistral": lambda: MistralForCausalLM(MistralConfig(**size, sliding_window=None)),
+        "windowed": lambda: MistralForCausalLM(MistralConfig(**size, sliding_window=8)),
+        "glm": lambda: GlmForCausalLM(GlmConfig(**glm)),
+        "glm4": lambda: Glm4ForCausalLM(Glm4Config(**glm)),
+        "dynamic": lambda: LlamaForCausalLM(LlamaConfig(**size, rope_parameters=DYNAMIC)),
         "gpt2": lambda: GPT2LMHeadModel(
             GPT2Config(vocab_size=VOCAB, n_embd=64, n_layer=2, n_head=4, eos_token_id=None)
         ),

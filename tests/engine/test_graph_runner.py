@@ -1,0 +1,240 @@
+"""The pass through OpenVINO's graphs: its numbers, in any company, and which models take it."""
+
+from __future__ import annotations
+
+import builtins
+import random
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from glm_backend.engine import graph_runner
+from glm_backend.engine.batch import Stretch
+from glm_backend.engine.graph_runner import GraphRunner
+from glm_backend.engine.kv_cache import Prefix
+from glm_backend.engine.lean_decoder import LeanRunner
+from glm_backend.engine.local import LocalEngine
+from glm_backend.engine.request import SamplingParams
+from glm_backend.engine.runner import Parts, Runner, runner_for
+from glm_backend.models.quantization import QuantizedLinear, quantized_int4, quantized_int8
+from tests.engine.test_runner import VOCAB, ids_of, prompts_of, small
+
+FAMILIES = ["llama", "qwen2", "mistral", "glm", "glm4"]
+
+
+def in_few_bits(module: PreTrainedModel, form: Callable[[Tensor], Any]) -> PreTrainedModel:
+    for name, part in list(module.named_modules()):
+        if type(part) is nn.Linear:
+            layer = QuantizedLinear(form(part.weight.detach()), part._parameters["bias"])
+            module.set_submodule(name, layer)
+    return module
+
+
+def int8(kind: str = "llama", **changes: object) -> PreTrainedModel:
+    """Weights of a size at which attention matters, five layers, so that there are two graphs."""
+    size: dict[str, object] = {"head_dim": 64, "num_hidden_layers": 5, "initializer_range": 0.2}
+    return in_few_bits(small(kind, **(size | changes)), quantized_int8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _it_runs_here() -> None:
+    """Elsewhere OpenVINO may be missing or add up otherwise; then nothing uses it."""
+    if not GraphRunner.fits(int8()):
+        pytest.skip("OpenVINO is not exact on this machine")
+
+
+def opened(module: PreTrainedModel, slots: int = 4, tokens: int = 300) -> GraphRunner:
+    runner = GraphRunner(module)
+    runner.open(slots, tokens)
+    return runner
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_family_has_the_numbers_that_it_has_layer_by_layer(kind: str) -> None:
+    """Both round activations to 8 bits, each in its own way."""
+    (ids,) = prompts_of([90], VOCAB)
+    lean = LeanRunner(int8(kind))
+    chosen = runner_for(int8(kind))
+    assert type(chosen) is GraphRunner
+    assert chosen.held_bytes > 0
+    assert chosen.parts == 2
+    plain = small(kind, head_dim=64, num_hidden_layers=5, initializer_range=0.2)
+    exact = LeanRunner(plain).score(ids)
+    off, usual = ((runner.score(ids) - exact).norm() for runner in (chosen, lean))
+    assert off < 1.2 * usual
+    assert usual < 0.1 * exact.norm()
+
+
+def test_a_pass_is_the_same_to_the_last_bit_however_prompts_are_cut_and_whoever_is_beside() -> None:
+    runner = opened(int8(), slots=6)
+    rng = random.Random(3)
+    texts = prompts_of([rng.randint(40, 200) for _ in range(5)], VOCAB)
+    ends = [rng.randint(1, len(text) - 9) for text in texts]
+    expected = {}
+    for slot, (text, end) in enumerate(zip(texts, ends, strict=True)):
+        expected[slot, end] = runner.forward([Stretch(slot, 0, text[:end])])[0]
+        for place in range(end, len(text)):
+            single = Stretch(slot, place, text[place : place + 1], answering=True)
+            expected[slot, place + 1] = runner.forward([single])[0]
+        runner.clear(slot)
+    at = [0] * len(texts)
+    seen = 0
+    while any(place < len(text) for place, text in zip(at, texts, strict=True)):
+        batch, wanted = [], []
+        for slot in rng.sample(range(5), rng.randint(1, 5)):
+            text, start, end = texts[slot], at[slot], ends[slot]
+            answering = start >= end
+            longest = min(start + rng.choice([1, 1, 2, 3]), len(text))
+            at[slot] = longest if answering else min(start + rng.choice([1, 2, 31, 64, 90]), end)
+            if at[slot] == start:
+                continue
+            scored = at[slot] - start if answering else int(at[slot] == end)
+            new = text[start : at[slot]]
+            batch.append(Stretch(slot, start, new, scored=scored, answering=answering))
+            wanted += [expected[slot, at[slot] - n] for n in reversed(range(scored))]
+        if batch:
+            logits = runner.forward(batch)
+            assert all(torch.equal(*both) for both in zip(logits, wanted, strict=True))
+            seen += len(wanted)
+    assert seen == len(expected)
+
+
+def rests_with_others_between(runner: Runner, parts: Parts, between: Stretch) -> Tensor:
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            logits: Tensor = end.value
+            return logits
+        runner.forward([between])
+
+
+def test_other_passes_may_come_between_the_parts_of_a_prompt() -> None:
+    runner = opened(int8())
+    prompt, other = prompts_of([150, 30], VOCAB)
+    expected = runner.forward([Stretch(0, 0, prompt)])
+    runner.forward([Stretch(1, 0, other)])
+    answer = Stretch(1, 30, [5], answering=True)
+    alone = runner.forward([answer])
+    given_up = runner.read([Stretch(2, 0, other)])
+    next(given_up)
+    del given_up
+    parts = runner.read([Stretch(2, 0, prompt)])
+    assert torch.equal(rests_with_others_between(runner, parts, answer), expected)
+    assert torch.equal(runner.forward([answer]), alone)
+
+
+def test_a_slot_goes_on_from_another_and_is_empty_when_it_is_cleared() -> None:
+    runner = opened(int8())
+    (ids,) = prompts_of([101], VOCAB)
+    expected = runner.forward([Stretch(0, 0, ids)])
+    runner.copy(0, 3, 77)
+    assert torch.equal(runner.forward([Stretch(3, 77, ids[77:])]), expected)
+    runner.clear(0)
+    assert all(not tensor[0].any() for tensor in runner._slots._memory.tensors)
+    assert torch.equal(runner.forward([Stretch(3, 77, ids[77:])]), expected)
+
+
+def test_a_step_whose_logits_nobody_wants_writes_its_keys_and_values() -> None:
+    runner = opened(int8())
+    (ids,) = prompts_of([40], VOCAB)
+    expected = runner.forward([Stretch(0, 0, ids)])
+    assert runner.forward([Stretch(1, 0, ids[:39], scored=0)]).shape == (0, VOCAB)
+    assert torch.equal(runner.forward([Stretch(1, 39, ids[39:])]), expected)
+
+
+def test_scores_touch_no_slot_and_may_be_asked_for_meanwhile() -> None:
+    runner = opened(int8())
+    (ids,) = prompts_of([120], VOCAB)
+    expected = runner.score(ids)
+    runner.forward([Stretch(0, 0, ids[:60], scored=0)])
+    scores: list[Tensor] = []
+    asker = threading.Thread(target=lambda: scores.extend(runner.score(ids) for _ in range(5)))
+    asker.start()
+    logits = [runner.forward([Stretch(0, 60, ids[60:])]) for _ in range(20)]
+    asker.join()
+    assert all(torch.equal(each, expected) for each in scores)
+    assert len(scores) == 5
+    assert all(torch.equal(each, logits[0]) for each in logits)
+
+
+def test_nan_in_the_weights_ends_its_own_answers_only() -> None:
+    params = SamplingParams(temperature=0, max_new_tokens=12)
+    good = prompts_of([30, 40], VOCAB)
+    alone = answered(int8(), *[(prompt, params) for prompt in good])
+    poison = next(n for n in range(VOCAB) if not any(n in ids for ids in (*good, *alone)))
+    module = int8()
+    module.model.embed_tokens.weight.data[poison] = torch.nan
+    asked = [(good[0], params), ([9, poison, 9], params), (good[1], params)]
+    assert answered(module, *asked) == [alone[0], [], alone[1]]
+
+
+def answered(module: PreTrainedModel, *asked: tuple[list[int], SamplingParams]) -> list[list[int]]:
+    """What is said together; nothing by one that fails."""
+    engine = LocalEngine(
+        GraphRunner(module), name="", context_length=200, vocab_size=VOCAB, stop_ids=frozenset()
+    )
+    said = [ids_of(generation) for generation in [engine.submit(*each) for each in asked]]
+    engine.close()
+    return said
+
+
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def refuse(name: str, *rest: Any) -> Any:
+        if name.partition(".")[0] == "openvino":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        lambda: small("llama", head_dim=64),
+        lambda: in_few_bits(small("llama", head_dim=64), quantized_int4),
+        lambda: int8(head_dim=16),
+        lambda: int8().to(torch.bfloat16),
+    ],
+    ids=["float32", "int4", "small heads", "bfloat16"],
+)
+def test_what_it_is_not_for_runs_layer_by_layer(module: Callable[[], PreTrainedModel]) -> None:
+    assert type(runner_for(module())) is LeanRunner
+
+
+def test_nor_is_it_for_large_models_and_trained_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix: Prefix = [(torch.zeros(2, 3, 64), torch.zeros(2, 3, 64))] * 5
+    assert type(runner_for(int8(), prefix)) is LeanRunner
+    monkeypatch.setattr(graph_runner, "_LARGE", 64)
+    assert type(runner_for(int8())) is LeanRunner
+
+
+def test_without_openvino_a_model_runs_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_openvino(monkeypatch)
+    assert type(runner_for(int8())) is LeanRunner
+
+
+def test_where_company_changes_an_answer_it_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = GraphRunner.forward
+
+    def with_company(self: GraphRunner, batch: list[Stretch]) -> Tensor:
+        return usual(self, batch) * (1.0 + 1e-6 * (len(batch) - 1))
+
+    monkeypatch.setattr(GraphRunner, "forward", with_company)
+    assert type(runner_for(int8())) is LeanRunner
+
+
+def test_one_that_is_let_go_is_gone() -> None:
+    runner = opened(int8())
+    runner.forward([Stretch(0, 0, [5, 6])])
+    gone = [weakref.ref(runner), weakref.ref(runner._graphs.head)]
+    del runner
+    assert [reference() for reference in gone] == [None, None]
