@@ -1,11 +1,16 @@
-"""How OpenVINO (https://docs.openvino.ai) compiles graphs for the CPU."""
+"""Graphs of OpenVINO (https://docs.openvino.ai): how they are compiled, where their weights lie."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import mmap
+import os
+import tempfile
 from typing import Any
 
 import torch
+from torch import Tensor
 
 #: Columns over which activations are rounded to 8 bits with one scale, beside weights in so many
 #: bits. Wider ones are quicker: beside INT8 64 take a tenth less time than 32 for a prompt of 512,
@@ -34,3 +39,34 @@ def _core() -> Any:
     import openvino
 
     return openvino.Core()
+
+
+class Shelf:
+    """Weights of graphs in one file without a name.
+
+    OpenVINO lays weights out anew, in memory of its own, when it first computes with them, and does
+    not say whether it will look at them again: in memory they would be held twice. Where there is
+    no room on the disk they are.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self._pages: mmap.mmap | None = None
+        self._used = 0
+        with contextlib.suppress(OSError, AttributeError), tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, size_bytes)  # or a full disk would end the process
+            self._pages = mmap.mmap(file.fileno(), size_bytes)
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """The same tensor on the shelf; all together are no more than its size."""
+        if self._pages is None:
+            return tensor
+        held = torch.frombuffer(
+            self._pages, dtype=tensor.dtype, count=tensor.numel(), offset=self._used
+        )
+        self._used += tensor.nbytes
+        return held.view_as(tensor).copy_(tensor)
+
+    def let_go(self) -> None:
+        """Gives the memory back; what is looked at again comes from the file."""
+        if self._pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._pages.madvise(mmap.MADV_DONTNEED)

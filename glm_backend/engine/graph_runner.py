@@ -56,7 +56,7 @@ class GraphRunner:
         self._turns = turns_of(module, module.config.max_position_embeddings, torch.device("cpu"))
         self._graphs = graphs_of(module)
         self.parts = len(self._graphs.layers)
-        self.held_bytes = sum(weight.nbytes for weight in self._graphs.held)
+        self.held_bytes = self._graphs.nbytes
 
     @classmethod
     def fits(cls, module: PreTrainedModel) -> bool:
@@ -80,6 +80,9 @@ class GraphRunner:
 
     def open(self, slots: int, tokens: int) -> None:
         self._slots = self._places(slots, tokens)
+        self.forward([Stretch(0, 0, [0, 0])])  # weights are laid out anew when they are first read
+        self._graphs.shelf.let_go()
+        self.clear(0)
 
     def forward(self, batch: Sequence[Stretch]) -> Tensor:
         return finished(self.read(batch))

@@ -23,7 +23,7 @@ from glm_backend.engine.llama_like import (
     rotation,
     unless_ones,
 )
-from glm_backend.graphs import INT8_GROUP, compiled
+from glm_backend.graphs import INT8_GROUP, Shelf, compiled
 
 #: Tokens of a block of keys or values: what OpenVINO's attention takes on CPUs.
 BLOCK = 32
@@ -45,7 +45,7 @@ class Quantised(Protocol):
         """One weight and bias in the place of those of this layer and of `others`.
 
         They let go of theirs. order: the rows of all in the order in which they are wanted. The
-        weight has `node`, which multiplies a node by it, and `nbytes`.
+        weight has `node`, which multiplies a node by it, `shelved` and `nbytes`.
         """
         ...
 
@@ -55,12 +55,14 @@ class Graphs(NamedTuple):
 
     layers: each takes "hidden", "cos", "sin", SEQUENCES, and "keys_0", "values_0" of its first
     layer and so on; it gives hidden. head: takes "hidden", gives logits. held: the weights that
-    they read at any call.
+    they may read at any call, which lie on the shelf. nbytes: of them.
     """
 
     layers: list[Any]
     head: Any
     held: list[Any]
+    shelf: Shelf
+    nbytes: int
 
 
 def graphs_of(module: PreTrainedModel) -> Graphs:
@@ -68,7 +70,9 @@ def graphs_of(module: PreTrainedModel) -> Graphs:
 
     Raises ImportError where OpenVINO is not installed, RuntimeError for what it cannot take.
     """
-    packing = _Packing()
+    linear: list[Any] = [part for part in module.modules() if hasattr(part, "joined")]
+    nbytes = sum(part.weight.nbytes for part in linear)
+    packing = _Packing(Shelf(nbytes))
     order = _half_order(module)
     layers = [layer_of(layer, packing, order) for layer in module.model.layers]
     groups = [layers[i : i + _LAYERS_AT_ONCE] for i in range(0, len(layers), _LAYERS_AT_ONCE)]
@@ -76,7 +80,7 @@ def graphs_of(module: PreTrainedModel) -> Graphs:
     norm, head = unless_ones(module.model.norm.weight), packing.packed(module.lm_head)
     models.append(_Graph(module).of_head(norm, head))
     *graphs, last = (compiled(model, INT8_GROUP, KV_CACHE_PRECISION="f16") for model in models)
-    return Graphs(graphs, last, packing.held)
+    return Graphs(graphs, last, packing.held, packing.shelf, nbytes)
 
 
 class _Graph:
@@ -207,9 +211,10 @@ class _Graph:
 
 
 class _Packing:
-    """Linear layers as nodes. held: the weights that the graph reads."""
+    """Linear layers as nodes. held: the weights that the graphs read, on a shelf."""
 
-    def __init__(self) -> None:
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
         self.held: list[Any] = []
 
     def packed(self, *parts: nn.Module, order: Tensor | None = None) -> Callable[[Node], Node]:
@@ -218,6 +223,7 @@ class _Packing:
 
         first, *others = cast(Sequence[Quantised], parts)
         weight, bias = first.joined(*others, order=order)
+        weight = weight.shelved(self.shelf)
         self.held.append(weight)
 
         def product(x: Node) -> Node:

@@ -10,12 +10,14 @@ models.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from glm_backend.graphs import Shelf
 
 SMALLEST_SCALE = 1e-8
 #: Rows quantised at a time: their float32 copies stay in the cache, which halves the time.
@@ -146,6 +148,10 @@ class Int8Weight:
     def like(self, weight: Tensor) -> Int8Weight:
         """Another weight in the same form."""
         return quantized_int8(weight)
+
+    def shelved(self, shelf: Shelf) -> Int8Weight:
+        """The same on a shelf."""
+        return replace(self, q=shelf.put(self.q))
 
     def node(self, x: Any) -> Any:
         """x @ self.T as a node of an OpenVINO graph; x: a node, [rows, columns]."""
