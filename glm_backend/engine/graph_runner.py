@@ -85,12 +85,10 @@ class GraphRunner:
         self.clear(0)
 
     def forward(self, batch: Sequence[Stretch]) -> Tensor:
-        return finished(self.read(batch))
+        return finished(self._step(batch))
 
     def read(self, batch: Sequence[Stretch]) -> Parts:
-        for stretch in batch:
-            self._slots.make_ready(stretch.slot, stretch.end)
-        return self._pass(_Step(batch, self._slots), self._slots)
+        return self._step(batch)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         self._slots.copy(source, target, tokens)
@@ -102,6 +100,11 @@ class GraphRunner:
         slots = self._places(1, len(token_ids))
         whole = Stretch(0, 0, token_ids, scored=len(token_ids))
         return finished(self._pass(_Step([whole], slots), slots))
+
+    def _step(self, batch: Sequence[Stretch]) -> Parts:
+        for stretch in batch:
+            self._slots.make_ready(stretch.slot, stretch.end)
+        return self._pass(_Step(batch, self._slots), self._slots)
 
     def _places(self, slots: int, tokens: int) -> _Slots:
         graphs, layers = self._graphs, self._module.config.num_hidden_layers

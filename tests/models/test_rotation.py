@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import MistralConfig, PretrainedConfig, Qwen2Config
 
-from glm_backend.engine.runner import runner_for
+from glm_backend.engine.lean_decoder import LeanRunner
 from glm_backend.models import rotation
 from glm_backend.models.assembly import Placement, assemble
 from glm_backend.models.loader import load, open_checkpoint
@@ -94,7 +94,7 @@ def test_int8_is_closer_to_full_precision_when_turned(
     def lost() -> float:
         """Nats a token (Kullback-Leibler)."""
         module = load(starter.id, quantization="int8", model_dir=model_dir).module
-        other = torch.log_softmax(runner_for(module).score(ids), -1)
+        other = torch.log_softmax(LeanRunner(module).score(ids), -1)
         return float((plain.exp() * (plain - other)).sum(-1).mean())
 
     with_it = lost()
