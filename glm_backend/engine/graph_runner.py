@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from glm_backend.engine.batch import Stretch
-from glm_backend.engine.llama_graph import BLOCK, SEQUENCES, graphs_of
+from glm_backend.engine.llama_graph import BLOCK, LAYERS_AT_ONCE, SEQUENCES, graphs_of
 from glm_backend.engine.llama_like import head_counts, is_known, small_twin, turns_of
 from glm_backend.engine.runner import Parts, finished, gives, trial
 from glm_backend.engine.slot_memory import SlotMemory
@@ -152,12 +152,12 @@ class _Slots:
         self._told: dict[str, NDArray[Any]] | None = None
         self._inputs: dict[str, NDArray[Any]] = {}
         self._memory = SlotMemory(slots + 1, torch.device("cpu"))
-        at_once = -(-layers // len(self.layers))
         for layer in range(layers):
-            request, number = self.layers[layer // at_once], layer % at_once
+            graph, number = divmod(layer, LAYERS_AT_ONCE)
             for name in ("keys", "values"):
                 tensor = self._memory.new((self.blocks, *block), _KV_DTYPE).flatten(0, 1)
-                request.set_tensor(f"{name}_{number}", Held(tensor.numpy(), shared_memory=True))
+                held = Held(tensor.numpy(), shared_memory=True)
+                self.layers[graph].set_tensor(f"{name}_{number}", held)
 
     def tell(self, about: dict[str, NDArray[Any]]) -> None:
         """Gives the inputs of a step to the requests of all layers, unless they have them.
@@ -169,6 +169,7 @@ class _Slots:
 
         if self._told is about:
             return
+        self._told = None
         for name, array in about.items():
             held = self._inputs.get(name)
             if held is not None and held.shape == array.shape:

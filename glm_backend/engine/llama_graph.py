@@ -30,9 +30,9 @@ BLOCK = 32
 #: Of each sequence the tokens before; where its new ones and its blocks begin in the next two; the
 #: blocks of all; and the tokens of the longest.
 SEQUENCES = ("past_lens", "sequence_begins", "blocks", "block_begins", "longest")
-#: Layers of one graph. A prompt rests between graphs, so that answers go on; each costs a step some
-#: 50 microseconds.
-_LAYERS_AT_ONCE = 3
+#: Layers of one graph. A prompt rests between graphs, so that answers go on; each costs a step
+#: 0.2 ms (docs/architecture.md).
+LAYERS_AT_ONCE = 3
 
 #: Of an OpenVINO graph, whose own types are not told.
 Node = Any
@@ -75,7 +75,7 @@ def graphs_of(module: PreTrainedModel) -> Graphs:
     packing = _Packing(Shelf(nbytes))
     order = _half_order(module)
     layers = [layer_of(layer, packing, order) for layer in module.model.layers]
-    groups = [layers[i : i + _LAYERS_AT_ONCE] for i in range(0, len(layers), _LAYERS_AT_ONCE)]
+    groups = [layers[i : i + LAYERS_AT_ONCE] for i in range(0, len(layers), LAYERS_AT_ONCE)]
     models = [_Graph(module).of_layers(group) for group in groups]
     norm, head = unless_ones(module.model.norm.weight), packing.packed(module.lm_head)
     models.append(_Graph(module).of_head(norm, head))

@@ -141,6 +141,16 @@ def test_a_slot_goes_on_from_another_and_is_empty_when_it_is_cleared() -> None:
     assert torch.equal(runner.forward([Stretch(3, 77, ids[77:])]), expected)
 
 
+@pytest.mark.parametrize("layers", [1, 3, 4])
+def test_any_number_of_layers_is_cut_into_graphs(layers: int) -> None:
+    (ids,) = prompts_of([20], VOCAB)
+    runner = opened(int8(num_hidden_layers=layers))
+    assert runner.parts == (layers + 2) // 3
+    logits = runner.forward([Stretch(0, 0, ids, scored=20)])
+    expected = LeanRunner(int8(num_hidden_layers=layers)).score(ids)
+    assert (logits - expected).norm() < 0.1 * expected.norm()
+
+
 def test_a_step_whose_logits_nobody_wants_writes_its_keys_and_values() -> None:
     runner = opened(int8())
     (ids,) = prompts_of([40], VOCAB)
