@@ -19,6 +19,7 @@ from glm_backend.engine.batch import Stretch
 from glm_backend.engine.graph_runner import GraphRunner
 from glm_backend.engine.kv_cache import Prefix
 from glm_backend.engine.lean_decoder import LeanRunner
+from glm_backend.engine.llama_like import turns_of
 from glm_backend.engine.local import LocalEngine
 from glm_backend.engine.request import SamplingParams
 from glm_backend.engine.runner import Parts, Runner, runner_for
@@ -230,6 +231,20 @@ def test_nor_is_it_for_large_models_and_trained_prefixes(monkeypatch: pytest.Mon
 def test_without_openvino_a_model_runs_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     without_openvino(monkeypatch)
     assert type(runner_for(int8())) is LeanRunner
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_one_that_gives_other_numbers_is_not_used(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = int8(kind, initializer_range=0.02)
+
+    def backwards(*arguments: Any) -> Tensor:
+        return turns_of(*arguments).conj_physical()
+
+    assert GraphRunner.fits(module)
+    monkeypatch.setattr(graph_runner, "turns_of", backwards)
+    assert not GraphRunner.fits(module)
 
 
 def test_where_company_changes_an_answer_it_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
