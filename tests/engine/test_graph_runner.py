@@ -22,8 +22,9 @@ from glm_backend.engine.lean_decoder import LeanRunner
 from glm_backend.engine.llama_like import turns_of
 from glm_backend.engine.local import LocalEngine
 from glm_backend.engine.request import SamplingParams
-from glm_backend.engine.runner import Parts, Runner, runner_for
+from glm_backend.engine.runner import runner_for
 from glm_backend.models.quantization import QuantizedLinear, quantized_int4, quantized_int8
+from tests.engine.test_reading import assert_a_prompt_in_parts_is_the_same
 from tests.engine.test_runner import VOCAB, ids_of, prompts_of, small
 
 FAMILIES = ["llama", "qwen2", "mistral", "glm", "glm4"]
@@ -106,29 +107,8 @@ def test_a_pass_is_the_same_to_the_last_bit_however_prompts_are_cut_and_whoever_
     assert seen == len(expected)
 
 
-def rests_with_others_between(runner: Runner, parts: Parts, between: Stretch) -> Tensor:
-    while True:
-        try:
-            next(parts)
-        except StopIteration as end:
-            logits: Tensor = end.value
-            return logits
-        runner.forward([between])
-
-
 def test_other_passes_may_come_between_the_parts_of_a_prompt() -> None:
-    runner = opened(int8())
-    prompt, other = prompts_of([150, 30], VOCAB)
-    expected = runner.forward([Stretch(0, 0, prompt)])
-    runner.forward([Stretch(1, 0, other)])
-    answer = Stretch(1, 30, [5], answering=True)
-    alone = runner.forward([answer])
-    given_up = runner.read([Stretch(2, 0, other)])
-    next(given_up)
-    del given_up
-    parts = runner.read([Stretch(2, 0, prompt)])
-    assert torch.equal(rests_with_others_between(runner, parts, answer), expected)
-    assert torch.equal(runner.forward([answer]), alone)
+    assert_a_prompt_in_parts_is_the_same(GraphRunner(int8()))
 
 
 def test_a_slot_goes_on_from_another_and_is_empty_when_it_is_cleared() -> None:
