@@ -39,6 +39,8 @@ def runner(request: pytest.FixtureRequest, starter: object, model_dir: Path) -> 
     """With keys and values in whichever precision a machine may find faster."""
     kind, quantization, kept_in = request.param
     loaded = load("smollm2-135m", quantization=quantization, model_dir=model_dir)
+    if kind is GraphRunner and not GraphRunner.fits(loaded.module):
+        pytest.skip("OpenVINO is missing or not exact on this machine; then nothing uses it")
     made: LeanRunner | GraphRunner = kind(loaded.module)
     if isinstance(made, LeanRunner):
         made.kv_dtype = kept_in
