@@ -61,13 +61,13 @@ class GraphRunner:
     @classmethod
     def fits(cls, module: PreTrainedModel) -> bool:
         """Whether this is a model for it, and a small twin has its own numbers in any company."""
-        linear = [part for part in module.modules() if hasattr(part, "joined")]
-        if not linear or not all(getattr(part.weight, "has_node", False) for part in linear):
-            return False
         small = module.config.hidden_size < _LARGE and module.device.type == "cpu"
         if not small or module.dtype is not torch.float32 or not is_known(module):
             return False
         if (dim := head_counts(module)[2]) not in _HEAD_DIMS:
+            return False
+        linear = [part for part in module.modules() if hasattr(part, "joined")]
+        if not linear or not all(getattr(part.weight, "has_node", False) for part in linear):
             return False
         twin = _quantised_twin(module, dim, linear[0])
         expected = trial(twin)

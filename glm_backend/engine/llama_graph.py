@@ -45,7 +45,7 @@ class Quantised(Protocol):
         """One weight and bias in the place of those of this layer and of `others`.
 
         They let go of theirs. order: the rows of all in the order in which they are wanted. The
-        weight has `node`, which multiplies a node by it, `shelved` and `nbytes`.
+        weight has `node`, which multiplies a node by it, `shelved` and `tensors`.
         """
         ...
 
@@ -71,7 +71,7 @@ def graphs_of(module: PreTrainedModel) -> Graphs:
     Raises ImportError where OpenVINO is not installed, RuntimeError for what it cannot take.
     """
     linear: list[Any] = [part for part in module.modules() if hasattr(part, "joined")]
-    nbytes = sum(part.weight.nbytes for part in linear)
+    nbytes = sum(tensor.nbytes for part in linear for tensor in part.weight.tensors().values())
     packing = _Packing(Shelf(nbytes))
     order = _half_order(module)
     layers = [layer_of(layer, packing, order) for layer in module.model.layers]

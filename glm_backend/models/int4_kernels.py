@@ -9,17 +9,14 @@ has the figures).
 from __future__ import annotations
 
 import functools
-import mmap
-import tempfile
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from glm_backend.graphs import INT4_GROUP, compiled
+from glm_backend.graphs import INT4_GROUP, Shelf, compiled
 from glm_backend.models.quantization import Int4Weight, Kernel
 from glm_backend.models.row_quantization import RowInt4Weight
 
@@ -146,7 +143,8 @@ def _compiled(
     from openvino import opset13 as op
 
     rows, groups, group = shape
-    source, pages = _on_disk(packed)
+    shelf = Shelf(packed.nbytes) if packed.nbytes >= _LARGE_BYTES else None
+    source = (packed if shelf is None else shelf.put(packed)).numpy()
     held = openvino.Tensor(source, openvino.Shape(shape), getattr(openvino.Type, kind))
     wide = op.convert(openvino.op.Constant(held, shared_memory=True), "f16")
     if zero is not None:
@@ -168,29 +166,10 @@ def _compiled(
         return y
 
     multiply.held = (held, source)  # type: ignore[attr-defined] # it may be read at any call
-    if pages is not None:
+    if shelf is not None:
         multiply(torch.zeros(1, groups * group))  # lays the weights out anew, in memory of its own
-        pages.madvise(mmap.MADV_DONTNEED)
+        shelf.let_go()
     return multiply
-
-
-def _on_disk(packed: Tensor) -> tuple[NDArray[np.uint8], mmap.mmap | None]:
-    """The same bytes in a file without a name, and their pages, which can be let go.
-
-    OpenVINO copies weights when it first needs them, and does not say whether it will look at them
-    again: in memory they would be held twice. Where there is no room on the disk they are.
-    """
-    whole = packed.numpy()
-    if packed.nbytes < _LARGE_BYTES or not hasattr(mmap, "MADV_DONTNEED"):
-        return whole, None
-    try:
-        with tempfile.TemporaryFile() as file:
-            whole.tofile(file)
-            file.flush()
-            pages = mmap.mmap(file.fileno(), packed.nbytes, flags=mmap.MAP_PRIVATE)
-    except OSError:
-        return whole, None
-    return np.frombuffer(pages, dtype=np.uint8).reshape(packed.shape), pages
 
 
 class CudaInt4(Kernel):

@@ -159,10 +159,6 @@ class Int8Weight:
 
         return int8_node(x, self)
 
-    @property
-    def nbytes(self) -> int:
-        return self.q.nbytes + self.scale.nbytes
-
 
 @dataclass(frozen=True, slots=True)
 class Int4Weight:
