@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from importlib import import_module
 
 from benchmarks.report import keep, table
@@ -30,8 +31,10 @@ def main(names: list[str]) -> int:
         return 2
     rows = []
     for name in names or ALL:
-        print(f"{name} ...", file=sys.stderr, flush=True)
+        print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
+        began = time.perf_counter()
         rows += import_module(f"benchmarks.{name}").rows()
+        print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     print(table(rows))
     print(f"\nkept in {keep(rows).name}", file=sys.stderr)
     return 0

@@ -24,7 +24,7 @@ from glm_backend.models.row_quantization import Bits, published_weight, quantize
 from glm_backend.threads import apart
 
 DOCUMENTS = Path(__file__).parents[1] / "docs"
-_TOKENS, _WINDOW = 8192, 1024
+_TOKENS, _WINDOW = 4096, 1024
 _HEAD_TOO = ", output layer too"
 
 

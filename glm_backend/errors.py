@@ -332,3 +332,15 @@ class NumericalError(InternalError):
 class EngineClosed(InternalError):
     template = "The model was unloaded while this answer was being written."
     status = 503
+
+
+def says_out_of_memory(error: Exception) -> bool:
+    """Whether an exception of Python's or torch's means that there was no memory.
+
+    torch says it in words only: on CPUs a RuntimeError of DefaultCPUAllocator.
+    """
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "defaultcpuallocator" in text)
+    )

@@ -15,8 +15,8 @@ from collections.abc import Sequence as Ids
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from glm_backend.engine.outcomes import Outcome, fault, outcomes, outcomes_apart, split
 from glm_backend.engine.pace import Pace
 from glm_backend.engine.prefix_cache import PrefixCache
 from glm_backend.engine.reading import Reading
@@ -28,7 +28,6 @@ from glm_backend.engine.speculation import PromptLookup
 from glm_backend.engine.stats import Counts, EngineStats
 from glm_backend.engine.thread_count import ThreadCount
 from glm_backend.errors import (
-    AnswerTooLarge,
     ContextOverflow,
     EngineBusy,
     EngineClosed,
@@ -40,9 +39,6 @@ from glm_backend.errors import (
 )
 
 logger = logging.getLogger(__name__)
-
-#: Logits of the scored tokens of one stretch, [scored, vocab], or why there are none.
-Outcome = NDArray[np.float32] | GLMError
 
 
 def _leave(threads: int) -> None:
@@ -228,9 +224,9 @@ class LocalEngine:
 
     def _pass(self, planned: list[Planned]) -> None:
         started = time.perf_counter()
-        outcomes = self._forward(planned)
+        found = outcomes(self._runner, planned)
         self._learn(planned, time.perf_counter() - started)
-        self._deliver(planned, outcomes)
+        self._deliver(planned, found)
 
     def _read(self, answers: int) -> bool:
         """Goes on with prompts as long as answers may wait that were a pass of so many tokens.
@@ -248,14 +244,14 @@ class LocalEngine:
             taken, logits = reading.advance(self._pace.patience(answers))
         except Exception as error:
             self._reading = None
-            self._deliver(reading.planned, self._apart(reading.planned, error))
+            self._deliver(reading.planned, outcomes_apart(self._runner, reading.planned, error))
             return True
         tokens = reading.tokens * taken / self._runner.parts
         self._pace.learn(0, tokens, time.perf_counter() - started)
         if logits is not None:
             self._reading = None
             self._counts.prompt_tokens += reading.tokens
-            self._deliver(reading.planned, _split(logits, reading.planned))
+            self._deliver(reading.planned, split(logits, reading.planned))
         return True
 
     def _drop_cancelled(self) -> None:
@@ -278,7 +274,7 @@ class LocalEngine:
             except Exception as error:
                 logger.exception("a request could not be started")
                 self._leave_line(generation)
-                generation.fail(InternalError(message=_short(error)))
+                generation.fail(fault(error))
                 continue
             if place is None:
                 return
@@ -301,33 +297,6 @@ class LocalEngine:
             PromptLookup(prompt) if self._runner.rewinds else None,
         )
 
-    def _forward(self, planned: list[Planned]) -> list[Outcome]:
-        """Logits for each part; where the batch fails, each one by itself."""
-        if self._runner.batched or len(planned) == 1:
-            try:
-                logits = self._runner.forward([part.stretch for part in planned])
-            except Exception as error:
-                return self._apart(planned, error)
-            return _split(logits, planned)
-        return [self._forward([part])[0] for part in planned]
-
-    def _apart(self, planned: list[Planned], error: Exception) -> list[Outcome]:
-        """What there is of a pass that failed, once each part has had one by itself."""
-        if len(planned) == 1:
-            logger.error("forward pass failed", exc_info=error)
-            return [_as_ours(error, planned[0])]
-        if _is_out_of_memory(error):
-            return self._without_the_largest(planned, error)
-        return [self._forward([part])[0] for part in planned]
-
-    def _without_the_largest(self, planned: list[Planned], error: Exception) -> list[Outcome]:
-        """The pass again without the longest sequence, which makes room for the others."""
-        largest = max(planned, key=lambda part: part.stretch.end)
-        logger.warning("out of memory in a batch of %d: %s", len(planned), _short(error))
-        rest = iter(self._forward([part for part in planned if part is not largest]))
-        failed = _as_ours(error, largest)
-        return [failed if part is largest else next(rest) for part in planned]
-
     def _learn(self, planned: list[Planned], seconds: float) -> None:
         answers = sum(len(p.stretch.token_ids) for p in planned if p.sequence.answering)
         prompts = sum(len(p.stretch.token_ids) for p in planned) - answers
@@ -339,8 +308,8 @@ class LocalEngine:
             self._threads.changed()
         self._rows = answers
 
-    def _deliver(self, planned: list[Planned], outcomes: list[Outcome]) -> None:
-        for part, outcome in zip(planned, outcomes, strict=True):
+    def _deliver(self, planned: list[Planned], found: list[Outcome]) -> None:
+        for part, outcome in zip(planned, found, strict=True):
             if isinstance(outcome, GLMError):
                 self._retire(part.sequence, error=outcome)
                 continue
@@ -348,7 +317,7 @@ class LocalEngine:
                 self._advance(part, outcome)
             except Exception as error:
                 logger.exception("a token could not be chosen")
-                self._retire(part.sequence, error=InternalError(message=_short(error)))
+                self._retire(part.sequence, error=fault(error))
 
     def _advance(self, part: Planned, logits: NDArray[np.float32]) -> None:
         """Takes the pass into account: more prompt to read, or tokens of the answer."""
@@ -427,31 +396,3 @@ class LocalEngine:
                 generation.finish("cancelled")
             else:
                 generation.fail(error)
-
-
-def _split(logits: Tensor, planned: list[Planned]) -> list[Outcome]:
-    """The logits of each part: [scored, vocab]."""
-    ends = np.cumsum([part.stretch.scored for part in planned])
-    return list(np.split(logits.numpy(), ends[:-1]))
-
-
-def _as_ours(error: Exception, part: Planned) -> GLMError:
-    if _is_out_of_memory(error):
-        return AnswerTooLarge(tokens=part.stretch.end)
-    return InternalError(message=_short(error))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch says it in words only: on CPUs a RuntimeError of DefaultCPUAllocator."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "defaultcpuallocator" in text)
-    )
-
-
-def _short(error: Exception) -> str:
-    """One line that names an exception, without a page of tensor shapes."""
-    return (
-        f"{type(error).__name__}: {str(error).splitlines()[0][:200]}" if str(error) else repr(error)
-    )

@@ -17,7 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
-from glm_backend.errors import Cancelled, GLMError, InternalError, ModelError, ModelNotReady, Phrase
+from glm_backend.errors import (
+    Cancelled,
+    GLMError,
+    InternalError,
+    ModelError,
+    ModelNotReady,
+    Phrase,
+    says_out_of_memory,
+)
 from glm_backend.models import allocator, loader
 from glm_backend.models.catalog import entry_of
 from glm_backend.models.loader import Dtype
@@ -303,7 +311,7 @@ class ModelManager(Generic[R]):
         """The error as one of this project's, without the frames that would hold the weights."""
         if isinstance(error, GLMError):
             ours: GLMError = error
-        elif isinstance(error, MemoryError) or _is_out_of_memory(error):
+        elif says_out_of_memory(error):
             ours = self._memory_error(job.request)
         else:
             # As text: a record with the traceback itself would hold the weights.
@@ -340,12 +348,4 @@ def _facts(model: LoadedModel, load_seconds: float) -> ModelFacts:
         english_first=model.english_first,
         recognised=model.recognised,
         load_seconds=load_seconds,
-    )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch says it in words only: on CPUs a RuntimeError of DefaultCPUAllocator."""
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "defaultcpuallocator" in text
     )
