@@ -41,6 +41,15 @@ def test_the_revisions_lead_to_the_schema(store: Store) -> None:
             assert kept == meant
 
 
+def test_the_search_index_merges_sixteen_parts_at_once(empty_sqlite_url: str) -> None:
+    store = Store.open(empty_sqlite_url)
+    with store._database.reading() as connection:
+        rows = connection.exec_driver_sql("SELECT k, v FROM search_index_config")
+        kept = {name: value for name, value in rows}
+    store.close()
+    assert (kept["automerge"], kept["hashsize"]) == (16, 4 * 2**20)
+
+
 def test_sqlite_is_set_up_to_lose_nothing(empty_sqlite_url: str) -> None:
     store = Store.open(empty_sqlite_url)
     with store._database.reading() as connection:
