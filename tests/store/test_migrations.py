@@ -45,7 +45,7 @@ def test_the_search_index_merges_sixteen_parts_at_once(empty_sqlite_url: str) ->
     store = Store.open(empty_sqlite_url)
     with store._database.reading() as connection:
         rows = connection.exec_driver_sql("SELECT k, v FROM search_index_config")
-        kept = {name: value for name, value in rows}
+        kept = dict(rows.tuples())
     store.close()
     assert (kept["automerge"], kept["hashsize"]) == (16, 4 * 2**20)
 
