@@ -17,6 +17,7 @@ import pandas as pd
 from sqlalchemy import create_engine, text
 
 from benchmarks.big_store import CONVERSATIONS, TURNS, USER, big_store
+from benchmarks.process_memory import memory_bytes
 from benchmarks.report import Row, median
 from glm_backend.store import AnswerParameters, AnswerUpdate, Store
 from glm_backend.transfer import EXPORT_FORMS, export, import_file
@@ -148,20 +149,14 @@ def _import_file(file: Path, database: Path) -> Cost:
 
 
 def _cost(work: Callable[[], object]) -> Cost:
-    before = _peak_mb()
+    before = memory_bytes("VmHWM")
     began, processor = time.perf_counter(), time.process_time()
     work()
     return Cost(
         time.perf_counter() - began,
         time.process_time() - processor,
-        _peak_mb() - before,
+        (memory_bytes("VmHWM") - before) / 2**20,
     )
-
-
-def _peak_mb() -> float:
-    """Of this process alone: what getrusage tells begins with the peak of the parent."""
-    lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _alone(work: Callable[..., Cost], *arguments: object) -> Cost:

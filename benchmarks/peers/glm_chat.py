@@ -5,14 +5,13 @@ python -m benchmarks.peers.glm_chat MODEL QUANTIZATION
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.asking import answer, crowd, loaded, question, random_ids, timed
 from benchmarks.peers.peer import serve
+from benchmarks.process_memory import memory_bytes
 from glm_backend.engine.request import SamplingParams
 from glm_backend.models.model import Quantization
 
@@ -49,15 +48,10 @@ class Ours:
         runner: Any = self._model._runner
         self.prefill(16, 0)  # the tables of every layer are there then
         runner._cache.make_ready(0, tokens)
-        status = Path("/proc/self/status").read_text()
-        kilobytes = {
-            name: int(re.search(rf"{name}:\s+(\d+)", status)[1])  # type: ignore[index]
-            for name in ("VmRSS", "VmHWM")
-        }
         return {
             "weights": runner.held_bytes,
-            "now": kilobytes["VmRSS"] * 1024,
-            "peak": kilobytes["VmHWM"] * 1024,
+            "now": memory_bytes("VmRSS"),
+            "peak": memory_bytes("VmHWM"),
             "seconds": self._load_s,
         }
 

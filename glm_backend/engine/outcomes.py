@@ -51,11 +51,8 @@ def split(logits: Tensor, planned: Sequence[Planned]) -> list[Outcome]:
 
 
 def fault(error: Exception) -> InternalError:
-    """An exception nobody foresaw, in one line without a page of tensor shapes."""
-    text = str(error)
-    return InternalError(
-        message=f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else repr(error)
-    )
+    """An exception nobody foresaw."""
+    return InternalError(message=_in_one_line(error))
 
 
 def _one_by_one(runner: Runner, planned: Sequence[Planned]) -> list[Outcome]:
@@ -67,7 +64,7 @@ def _without_the_largest(
 ) -> list[Outcome]:
     """The pass again without the longest sequence, which makes room for the others."""
     largest = max(planned, key=lambda part: part.stretch.end)
-    logger.warning("out of memory in a batch of %d: %s", len(planned), fault(error))
+    logger.warning("out of memory in a batch of %d: %s", len(planned), _in_one_line(error))
     rest = iter(outcomes(runner, [part for part in planned if part is not largest]))
     failed = _as_ours(error, largest)
     return [failed if part is largest else next(rest) for part in planned]
@@ -77,3 +74,9 @@ def _as_ours(error: Exception, part: Planned) -> GLMError:
     if says_out_of_memory(error):
         return AnswerTooLarge(tokens=part.stretch.end)
     return fault(error)
+
+
+def _in_one_line(error: Exception) -> str:
+    """Names an exception, without a page of tensor shapes."""
+    text = str(error)
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else repr(error)
