@@ -25,7 +25,7 @@ from glm_backend.engine.llama_like import (
     rotation,
     unless_ones,
 )
-from glm_backend.graphs import INT8_GROUP, Shelf, compiled
+from glm_backend.graphs import Shelf, compiled
 
 #: Tokens of a block of keys or values: what OpenVINO's attention takes on CPUs.
 BLOCK = 32
@@ -81,7 +81,7 @@ def graphs_of(module: PreTrainedModel) -> Graphs:
     models = [_Graph(module).of_layers(group) for group in groups]
     norm, head = unless_ones(module.model.norm.weight), packing.packed(module.lm_head)
     models.append(_Graph(module).of_head(norm, head))
-    compiling = partial(compiled, activation_group=INT8_GROUP, KV_CACHE_PRECISION="f16")
+    compiling = partial(compiled, KV_CACHE_PRECISION="f16")
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # each takes a tenth of a second
         *graphs, last = threads.map(compiling, models)
     return Graphs(graphs, last, packing.held, packing.shelf, nbytes)
