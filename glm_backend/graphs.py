@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 #: Columns over which activations are rounded to 8 bits with one scale. Wider ones are quicker, but
-#: beside one that is much larger than the rest more numbers lose digits: by 64 a prompt of 512 takes
-#: a tenth less time than by 32 beside INT8, a quarter less beside INT4, for 0.07 % of perplexity
-#: (the starter model in INT8: 45.04 in float32, 45.16, 45.20; 45.29 by rows).
+#: beside one that is much larger than the rest more numbers lose digits. By 64 a prompt of 512
+#: takes a tenth less time than by 32 beside INT8, a quarter less beside INT4, for 0.07 % of
+#: perplexity (the starter model in INT8: 45.04 in float32, 45.16, 45.20; 45.29 by rows).
 ACTIVATION_GROUP = 64
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
@@ -13,13 +14,14 @@ from transformers import PreTrainedModel
 from glm_backend.completion import TokenCompletion
 from glm_backend.engine.graph_runner import GraphRunner
 from glm_backend.engine.kv_cache import padded
+from glm_backend.engine.lean_decoder import LeanRunner
 from glm_backend.engine.local import LocalEngine
 from glm_backend.engine.prefix_runner import PrefixRunner
 from glm_backend.engine.request import Failed, Generation, SamplingParams, Token
 from glm_backend.engine.runner import RaggedRunner, Runner, runner_for
 from glm_backend.engine.stats import EngineStats
 from glm_backend.engine.thread_count import ThreadCount
-from glm_backend.errors import EngineClosed
+from glm_backend.errors import EngineClosed, ModelUnsupported, Phrase
 from glm_backend.models.allocator import large_blocks_apart
 from glm_backend.models.chatglm1 import ChatGLM1
 from glm_backend.models.chatglm_family import FAMILIES
@@ -211,7 +213,14 @@ def _runner(model: LoadedModel) -> Runner:
         if isinstance(model.module, ChatGLM1):
             runner = PrefixRunner(model.module)
         else:
-            runner = runner_for(cast(PreTrainedModel, model.module), model.prefix)
+            module = cast(PreTrainedModel, model.module)
+            if model.layers and not LeanRunner.fits(module):
+                raise ModelUnsupported(
+                    model=model.name,
+                    reason=Phrase("it does not fit on one GPU, and its layers cannot be spread"),
+                    remedy=Phrase("Choose INT8 or INT4, or the device cpu."),
+                )
+            runner = runner_for(module, model.prefix)
             if isinstance(runner, RaggedRunner):
                 runner.kv_dtype = kv_dtype(model)
             if isinstance(runner, RaggedRunner | GraphRunner) and (narrow := runner.kv_dtype):
@@ -235,13 +244,21 @@ def _room(model: LoadedModel, max_concurrent: int) -> _Room:
     """How many conversations there is memory for, beside the weights that are loaded."""
     if not model.kv_bytes_per_token:
         return {"max_concurrent": max_concurrent, "kept": _KEPT, "kv_tokens": None}
-    free = available_bytes(model.device) * _KV_SHARE
-    tokens = max(int(free / model.kv_bytes_per_token), model.context_length)
+    tokens = max(_kv_tokens(model), model.context_length)
     if model.device.type == "cpu":  # what is not written takes no memory
         return {"max_concurrent": max_concurrent, "kept": _KEPT, "kv_tokens": tokens}
     slots = max(1, tokens // padded(model.context_length))
     running = min(max_concurrent, slots)
     return {"max_concurrent": running, "kept": min(_KEPT, slots - running), "kv_tokens": None}
+
+
+def _kv_tokens(model: LoadedModel) -> int:
+    """Tokens whose keys and values the free memory holds, of every device those of its layers."""
+    layers = Counter(model.layers or [model.device])
+    return min(
+        int(available_bytes(device) * _KV_SHARE * layers.total() / (model.kv_bytes_per_token * n))
+        for device, n in layers.items()
+    )
 
 
 def load_model(  # noqa: PLR0917 - the order is public

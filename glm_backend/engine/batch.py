@@ -79,7 +79,7 @@ class _Group:
     horizons: Sequence[int]
     rows: int
     one_by_one: bool
-    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+    _masks: dict[tuple[int | None, torch.device], Tensor] = field(default_factory=dict)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None
@@ -119,12 +119,13 @@ class _Group:
         return self._mask(like, window, 1).view(-1, 1, 1, self.rows)
 
     def _mask(self, like: Tensor, window: int | None, times: int) -> Tensor:
-        """What is added to the scores: [queries, rows], the same for every layer.
+        """What is added to the scores: [queries, rows], the same for every layer of a device.
 
         times: how often the tokens are there, one below the other. Of a block there may be more
         queries than that; the others see something, too.
         """
-        if window not in self._masks:
+        key = window, like.device
+        if key not in self._masks:
             places = torch.arange(self.rows, device=like.device)
             horizons = [*self.horizons] * times
             missing = 0 if self.one_by_one else -len(horizons) % _BLOCK_STEP
@@ -133,10 +134,9 @@ class _Group:
             seen = places < ends
             if window is not None:
                 seen &= places >= ends - window
-            self._masks[window] = torch.zeros_like(seen, dtype=like.dtype).masked_fill_(
-                ~seen, -torch.inf
-            )
-        return self._masks[window]
+            blank = torch.zeros_like(seen, dtype=like.dtype)
+            self._masks[key] = blank.masked_fill_(~seen, -torch.inf)
+        return self._masks[key]
 
 
 class Answers(NamedTuple):
@@ -166,6 +166,7 @@ class Answers(NamedTuple):
 class Batch:
     """The tensors of one step over `stretches`, whose keys and values lie in `cache`.
 
+    device: where its own tensors are; layers may be on others, too.
     ids, positions: [tokens]. scored: the places whose logits are wanted, in the order of the
     stretches. places: the stretch and the position of each token. length: tokens of the longest.
     """
@@ -187,7 +188,7 @@ class Batch:
         self.ids = torch.tensor([i for s in in_order for i in s.token_ids], device=device)
         self.positions = torch.tensor([position for _, position in self.places], device=device)
         rows = [cache.row(stretch.slot, position) for stretch, position in self.places]
-        self._rows = torch.tensor(rows, device=device)
+        self._rows = {device: torch.tensor(rows, device=device)}
         self.scored = torch.tensor(_scored(stretches, in_order), dtype=torch.long, device=device)
         self._groups = list(self._grouped(in_order))
 
@@ -198,7 +199,7 @@ class Batch:
             return None
         groups = [(len(g.horizons), g.first_slot, g.slots, g.rows) for g in self._groups]
         masks = [group.mask(caches[0]).flatten() for group in self._groups]
-        return Answers(self._rows, torch.tensor(groups), torch.cat(masks), caches)
+        return Answers(self._rows[caches[0].device], torch.tensor(groups), torch.cat(masks), caches)
 
     def attend(
         self,
@@ -215,7 +216,7 @@ class Batch:
         query: [tokens, heads, dim], key, value: [tokens, kv_heads, dim] -> [tokens, heads, dim].
         window: how many rows back a token sees at most.
         """
-        keys, values = self._cache.extend(layer, self._rows, key, value)
+        keys, values = self._cache.extend(layer, self._rows_on(key.device), key, value)
         return self._attended(query, keys, values, scale, window)
 
     def attend_fused(self, layer: int, heads: Tensor, kv_heads: int, scale: float) -> Tensor:
@@ -223,9 +224,17 @@ class Batch:
 
         -> [tokens, query heads, dim]
         """
-        (cache,) = self._cache.extend(layer, self._rows, heads[:, -2 * kv_heads :])
+        rows = self._rows_on(heads.device)
+        (cache,) = self._cache.extend(layer, rows, heads[:, -2 * kv_heads :])
         keys, values = cache[:, :, :kv_heads], cache[:, :, kv_heads:]
         return self._attended(heads[:, : -2 * kv_heads], keys, values, scale, None)
+
+    def _rows_on(self, device: torch.device) -> Tensor:
+        """The places of the new keys and values, on the device of a layer."""
+        if device not in self._rows:
+            first = next(iter(self._rows.values()))
+            self._rows[device] = first.to(device)
+        return self._rows[device]
 
     def _attended(
         self, query: Tensor, keys: Tensor, values: Tensor, scale: float | None, window: int | None

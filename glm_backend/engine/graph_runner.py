@@ -151,13 +151,13 @@ class _Slots:
         *self.layers, self.head = requests
         self._told: dict[str, NDArray[Any]] | None = None
         self._inputs: dict[str, NDArray[Any]] = {}
-        self._memory = SlotMemory(slots + 1, torch.device("cpu"))
+        self._memory = SlotMemory(slots + 1)
         for layer in range(layers):
             graph, number = divmod(layer, LAYERS_AT_ONCE)
             for name in ("keys", "values"):
-                tensor = self._memory.new((self.blocks, *block), _KV_DTYPE).flatten(0, 1)
-                held = Held(tensor.numpy(), shared_memory=True)
-                self.layers[graph].set_tensor(f"{name}_{number}", held)
+                held = self._memory.new((self.blocks, *block), _KV_DTYPE, torch.device("cpu"))
+                tensor = Held(held.flatten(0, 1).numpy(), shared_memory=True)
+                self.layers[graph].set_tensor(f"{name}_{number}", tensor)
 
     def tell(self, about: dict[str, NDArray[Any]]) -> None:
         """Gives the inputs of a step to the requests of all layers, unless they have them.

@@ -32,7 +32,7 @@ def padded(rows: int) -> int:
 
 
 class KVCache:
-    """`slots` sequences of at most `tokens` tokens each.
+    """`slots` sequences of at most `tokens` tokens each, of each layer on the layer's own device.
 
     A trained prefix (p-tuning v2) fills the first rows of every slot and counts for no position.
     Every row is finite at all times: what is masked is multiplied by zero, not left out. dtype: in
@@ -43,14 +43,13 @@ class KVCache:
         self,
         slots: int,
         tokens: int,
-        device: torch.device,
         prefix: Prefix = (),
         dtype: torch.dtype | None = None,
     ) -> None:
         self.slots = slots
         self.prefix_rows = prefix[0][0].shape[1] if prefix else 0
         self.capacity = padded(tokens + self.prefix_rows)
-        self._memory = SlotMemory(slots, device)
+        self._memory = SlotMemory(slots)
         self._dtype = dtype
         self._prefix = prefix
         self._layers: dict[int, list[Tensor]] = {}
@@ -104,7 +103,8 @@ class KVCache:
             buffer[slots, : self.prefix_rows] = part
 
     def _buffer(self, like: Tensor) -> Tensor:
-        return self._memory.new((self.capacity, *like.shape[1:]), self._dtype or like.dtype)
+        shape = (self.capacity, *like.shape[1:])
+        return self._memory.new(shape, self._dtype or like.dtype, like.device)
 
 
 def view_of(buffer: Tensor, first: int, slots: int, rows: int) -> Tensor:

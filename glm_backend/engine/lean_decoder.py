@@ -54,17 +54,18 @@ class LeanRunner(RaggedRunner):
     """Runs a llama-like model, full precision or quantised, several sequences a pass.
 
     It takes the module over: from here on only this runner can compute. A head that is tied to the
-    embedding is held twice.
+    embedding is held twice. Layers may lie on several devices, all else on that of the embedding.
     """
 
     def __init__(self, module: PreTrainedModel) -> None:
         super().__init__(module)
         config = module.config
         _, self._kv_heads, self._head_dim = head_counts(module)
-        self._eps = torch.tensor(config.rms_norm_eps, device=self._device)
+        self._eps = torch.tensor(config.rms_norm_eps)
         self._turns = turns_of(module, config.max_position_embeddings, self._device)
         packing = _Packing()
         order = _pair_order(module)
+        self._devices = [layer.input_layernorm.weight.device for layer in module.model.layers]
         self._layers = [layer_of(layer, packing, order) for layer in module.model.layers]
         self.parts = len(self._layers)
         self._last_norm = unless_ones(module.model.norm.weight)
@@ -136,6 +137,8 @@ class LeanRunner(RaggedRunner):
         self, hidden: Tensor, turns: Tensor, attention: Attention, scored: Tensor
     ) -> Parts:
         for number, layer in enumerate(self._layers):
+            if self._devices[number] != hidden.device:  # of several GPUs the next one
+                hidden, turns = (part.to(self._devices[number]) for part in (hidden, turns))
             x = self._norm(hidden, layer.before_attention)
             x = self._attention(number, layer, x, turns, attention)
             hidden += x if layer.after_attention is None else self._norm(x, layer.after_attention)
@@ -146,7 +149,8 @@ class LeanRunner(RaggedRunner):
             yield
         if not scored.shape[0]:
             return hidden.new_empty(0, 0)
-        return self._head(self._norm(hidden[scored], self._last_norm))
+        last = hidden[scored] if hidden.device == self._device else hidden.to(self._device)[scored]
+        return self._head(self._norm(last, self._last_norm))
 
     def _weights(self) -> Iterator[object]:
         """All that `_through` reads: linear layers and the weights of norms."""
@@ -156,8 +160,8 @@ class LeanRunner(RaggedRunner):
 
     def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
         """Root mean square norm (Zhang and Sennrich 2019), [rows, hidden]."""
-        if x.dtype is not torch.float32:
-            return F.rms_norm(x, x.shape[-1:], weight, float(self._eps))
+        if x.dtype is not torch.float32 or x.device.type != "cpu":
+            return F.rms_norm(x, x.shape[-1:], weight, self._module.config.rms_norm_eps)
         # torch's own is five operations for CPUs; here is one less.
         length = torch.linalg.vector_norm(x, 2.0, 1, True)
         scale = torch.addcmul(self._eps, length, length, value=1 / x.shape[1]).rsqrt_()

@@ -58,7 +58,7 @@ class PrefixRunner:
         self._layouts: dict[int, Layout] = {}
 
     def open(self, slots: int, tokens: int) -> None:
-        self._cache = KVCache(slots, tokens, self._device)
+        self._cache = KVCache(slots, tokens)
 
     def check(self, token_ids: Sequence[int]) -> None:
         """Raises InvalidParameter for a prompt in which no answer begins."""
@@ -85,7 +85,7 @@ class PrefixRunner:
     def score(self, token_ids: Sequence[int]) -> Tensor:
         self.check(token_ids)
         stretch = Stretch(0, 0, token_ids, scored=len(token_ids))
-        cache = KVCache(1, len(token_ids), self._device)
+        cache = KVCache(1, len(token_ids))
         return finished(self._run([stretch], cache, {0: self._layout(token_ids)}))
 
     def _whole(self, stretch: Stretch) -> Stretch | None:

@@ -123,7 +123,7 @@ class RaggedRunner:
         return rope.get("rope_type") not in {"dynamic", "longrope"}
 
     def open(self, slots: int, tokens: int) -> None:
-        self._cache = KVCache(slots, tokens, self._device, self.prefix, self.kv_dtype)
+        self._cache = KVCache(slots, tokens, self.prefix, self.kv_dtype)
 
     def forward(self, batch: Sequence[Stretch]) -> Tensor:
         return self._run(batch, self._cache)
@@ -138,7 +138,7 @@ class RaggedRunner:
         self._cache.clear(slot)
 
     def score(self, token_ids: Sequence[int]) -> Tensor:
-        cache = KVCache(1, len(token_ids), self._device, self.prefix, self.kv_dtype)
+        cache = KVCache(1, len(token_ids), self.prefix, self.kv_dtype)
         return self._run([Stretch(0, 0, token_ids, scored=len(token_ids))], cache)
 
     def _run(self, batch: Sequence[Stretch], cache: KVCache) -> Tensor:

@@ -21,18 +21,18 @@ _MADV_POPULATE_WRITE = 23
 class SlotMemory:
     """tensors: what was made so far, each [slots, ...], zero where nothing was written."""
 
-    def __init__(self, slots: int, device: torch.device) -> None:
+    def __init__(self, slots: int) -> None:
         self.tensors: list[Tensor] = []
         self._slots = slots
-        self._device = device
-        self._pages: list[mmap.mmap] = []
+        self._pages: list[mmap.mmap | None] = []  # of each tensor, where it has its own
         self._ready = [0] * slots  # places of each tensor whose pages are there
 
-    def new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def new(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         """One more tensor: [slots, *shape]."""
         shape = (self._slots, *shape)
-        if self._device.type != "cpu" or not hasattr(mmap, "MAP_ANONYMOUS"):
-            tensor = torch.zeros(shape, dtype=dtype, device=self._device)
+        pages = None
+        if device.type != "cpu" or not hasattr(mmap, "MAP_ANONYMOUS"):
+            tensor = torch.zeros(shape, dtype=dtype, device=device)
         else:
             # Pages of our own: zero and free until they are written. Huge ones would cost megabytes
             # a layer for the first word of a conversation.
@@ -40,8 +40,8 @@ class SlotMemory:
             pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if hasattr(mmap, "MADV_NOHUGEPAGE"):
                 pages.madvise(mmap.MADV_NOHUGEPAGE)
-            self._pages.append(pages)
             tensor = torch.frombuffer(pages, dtype=dtype).view(shape)
+        self._pages.append(pages)
         self.tensors.append(tensor)
         return tensor
 
@@ -50,10 +50,12 @@ class SlotMemory:
 
         One by one, as they are first touched, they would take longer than the arithmetic.
         """
-        if places > self._ready[slot] and self._pages:
-            for tensor, pages in zip(self.tensors, self._pages, strict=True):
+        if places <= self._ready[slot]:
+            return
+        for tensor, pages in zip(self.tensors, self._pages, strict=True):
+            if pages is not None:
                 _populate(tensor[slot, self._ready[slot] : places], tensor, pages)
-            self._ready[slot] = places
+        self._ready[slot] = places
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, places: int) -> None:
@@ -64,12 +66,11 @@ class SlotMemory:
     @torch.inference_mode()
     def clear(self, slot: int) -> None:
         """Makes a slot zero, and gives its memory back where that can be."""
-        if self._pages:
-            for tensor, pages in zip(self.tensors, self._pages, strict=True):
-                _give_back(tensor[slot], tensor, pages)
-        else:
-            for tensor in self.tensors:
+        for tensor, pages in zip(self.tensors, self._pages, strict=True):
+            if pages is None:
                 tensor[slot].zero_()
+            else:
+                _give_back(tensor[slot], tensor, pages)
         self._ready[slot] = 0
 
 

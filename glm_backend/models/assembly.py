@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from glm_backend.errors import CheckpointDamaged, ModelUnsupported, Phrase
-from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint
+from glm_backend.models.checkpoint import CONFIG_FILE, Checkpoint, layer_number
 from glm_backend.models.model import Quantization
 from glm_backend.models.quantization import (
     QuantizedLinear,
@@ -40,11 +40,20 @@ _UNEVEN = ".down_proj"
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What the weights become: precision, arithmetic and device."""
+    """What the weights become: precision, arithmetic and device.
+
+    layers: the device of each layer where they lie on several; all else is on `device`.
+    """
 
     quantization: Quantization
     dtype: torch.dtype
     device: torch.device
+    layers: tuple[torch.device, ...] = ()
+
+    def device_of(self, name: str) -> torch.device:
+        """Where the weight of this name belongs."""
+        layer = layer_number(name) if self.layers else None
+        return self.device if layer is None else self.layers[layer]
 
 
 def native_config(config: Mapping[str, Any], *, model: str, file: str) -> PretrainedConfig:
@@ -263,16 +272,16 @@ def _place(
     import torch
 
     path, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(path)
+    owner, device = module.get_submodule(path), placement.device_of(name)
     if not isinstance(tensor, torch.Tensor):
-        weight = tensor.to(placement.device)
+        weight = tensor.to(device)
         _replace(module, path, QuantizedLinear(weight, owner._parameters["bias"]))
         return
     if placement.quantization != "none" and leaf == "weight" and is_quantizable(owner):
         _quantize(module, path, tensor, placement, through)
         return
     tensor = tensor if through is None else through(tensor)
-    held = tensor.to(device=placement.device, dtype=placement.dtype)
+    held = tensor.to(device=device, dtype=placement.dtype)
     if leaf in owner._parameters:
         owner._parameters[leaf] = torch.nn.Parameter(held, requires_grad=False)
     else:
@@ -292,14 +301,15 @@ def _quantize(
     cost more accuracy than all other layers together (measured on the starter model).
     """
     linear, kind = module.get_submodule(path), placement.quantization
+    device = placement.device_of(f"{path}.weight")
     is_head = linear is module.get_output_embeddings()  # type: ignore[no-untyped-call]
     held: QuantizedWeight
     if is_head or kind == "int8":
-        rows = weight.to(placement.device) if through is None else weight
+        rows = weight.to(device) if through is None else weight
         int8 = replace(quantized_int8(rows, through), exact=is_head or path.endswith(_UNEVEN))
-        held = int8.to(placement.device)
+        held = int8.to(device)
     else:
-        held = quantized_int4(weight.to(placement.device))
+        held = quantized_int4(weight.to(device))
     _replace(module, path, QuantizedLinear(held, linear._parameters["bias"]))
 
 

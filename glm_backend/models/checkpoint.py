@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ _WEIGHTS = (
 #: Keys that name code, or choose it. Keys that begin with "_" are transformers' own and go too.
 _HOSTILE_KEYS = {"auto_map", "attn_implementation", "experts_implementation", "custom_pipelines"}
 
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+
 OnBytes = Callable[[int], None]
 Wanted = Callable[[TensorInfo], bool]
 
@@ -41,6 +44,12 @@ Wanted = Callable[[TensorInfo], bool]
 def everything(info: TensorInfo) -> bool:
     """For callers who want all tensors."""
     return True
+
+
+def layer_number(name: str) -> int | None:
+    """The layer that a weight of this name belongs to, None for what is in no layer."""
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)

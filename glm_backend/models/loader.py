@@ -9,6 +9,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,7 @@ from glm_backend.models.catalog import CATALOG, STARTER, entry_of
 from glm_backend.models.chatglm import PublishedChatGLM, is_published
 from glm_backend.models.checkpoint import Checkpoint
 from glm_backend.models.hub import download
-from glm_backend.models.memory import kv_values_per_token
+from glm_backend.models.memory import kv_values_per_token, needed_by_checkpoint
 from glm_backend.models.model import (
     LoadedModel,
     Prefix,
@@ -29,6 +30,7 @@ from glm_backend.models.model import (
 )
 from glm_backend.models.prompts import ChatTemplate
 from glm_backend.models.ptuning import read_prefix
+from glm_backend.models.spread import room_for, spread
 from glm_backend.models.starter import ensure_starter
 from glm_backend.models.tokenizer import TOKENIZER_FILE, FastTokenizer
 from glm_backend.threads import a_core_left
@@ -93,6 +95,14 @@ def load(
     name = entry.title if entry else source if is_repository(source) else folder.name
     target = resolve_device(device, model=name)
     placement = Placement(quantization, resolve_dtype(dtype, target), target)
+    needs = needed_by_checkpoint(
+        checkpoint,
+        quantization,
+        bytes_per_value=placement.dtype.itemsize,
+        max_context=max_context,
+    )
+    if layers := spread(needs, room_for(checkpoint, device)):
+        placement = replace(placement, device=layers[0], layers=layers)
     stage = "reading" if quantization == "none" else "quantizing"
     on_progress(stage, 0.0)
     with large_blocks_apart(), a_core_left():
@@ -116,7 +126,8 @@ def load(
         vocab_size=module.config.get_text_config().vocab_size,
         quantization=stored_quantization(checkpoint) or quantization,
         dtype=placement.dtype,
-        device=target,
+        device=placement.device,
+        layers=placement.layers,
         memory_bytes=weight_bytes(module),
         kv_bytes_per_token=kv_values_per_token(checkpoint.config) * placement.dtype.itemsize,
         english_first=entry.english_first if entry else False,
@@ -257,7 +268,10 @@ def _nothing_at(source: str) -> ModelMissing:
 
 
 def resolve_device(device: str, *, model: str) -> torch.device:
-    """ "auto" is the first CUDA device, else the CPU; raises ModelUnsupported for one not there."""
+    """ "auto" is the first CUDA device, else the CPU; raises ModelUnsupported for one not there.
+
+    What is too large for the first may lie on several (spread.py).
+    """
     import torch
 
     if device == "auto":

@@ -37,6 +37,7 @@ from glm_backend.models.memory import (
     out_of_memory,
 )
 from glm_backend.models.model import LoadedModel, Quantization
+from glm_backend.models.spread import room_for
 
 State = Literal["empty", "loading", "ready", "failed"]
 _STATES: dict[State, Phrase] = {
@@ -203,15 +204,17 @@ class ModelManager(Generic[R]):
         """
         device = loader.resolve_device(request.device, model=request.model)
         size = loader.resolve_dtype(request.dtype, device).itemsize
-        available = available_bytes(device) + self._given_back(device.type)
         needed: int | None = None
+        checkpoint = None
         if (folder := loader.local_folder(request.model, model_dir=self._model_dir)) is not None:
+            family = request.family or None
+            checkpoint = loader.open_checkpoint(folder, model=request.model, family=family)
             needed = needed_by_checkpoint(
-                loader.open_checkpoint(folder, model=request.model, family=request.family or None),
+                checkpoint,
                 request.quantization,
                 bytes_per_value=size,
                 max_context=request.max_context,
-            )
+            ).total
         elif entry := entry_of(request.model):
             needed = needed_by_entry(
                 entry,
@@ -219,6 +222,8 @@ class ModelManager(Generic[R]):
                 bytes_per_value=size,
                 max_context=request.max_context,
             )
+        room = room_for(checkpoint, request.device) or {device: available_bytes(device)}
+        available = sum(room.values()) + self._given_back(device.type)
         return MemoryEstimate.compare(needed, available)
 
     def _given_back(self, device_type: str) -> int:
@@ -343,7 +348,7 @@ def _facts(model: LoadedModel, load_seconds: float) -> ModelFacts:
         context_length=model.context_length,
         quantization=model.quantization,
         dtype=str(model.dtype).removeprefix("torch."),
-        device=str(model.device),
+        device=", ".join(map(str, model.devices)),
         memory_bytes=model.memory_bytes,
         english_first=model.english_first,
         recognised=model.recognised,

@@ -15,12 +15,14 @@ import psutil
 
 from glm_backend.errors import OutOfMemory
 from glm_backend.models.catalog import BYTES_PER_WEIGHT, CatalogEntry
+from glm_backend.models.checkpoint import layer_number
 from glm_backend.models.model import Quantization
 
 if TYPE_CHECKING:
     import torch
 
     from glm_backend.models.checkpoint import Checkpoint
+    from glm_backend.models.weight_files import TensorInfo
 
 #: Activations, logits and buffers of the kernels.
 _WORKING_BYTES = 200 * 10**6
@@ -73,26 +75,49 @@ def needed_by_entry(
     return weights + entry.kv_values_per_token * context * bytes_per_value + _WORKING_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Bytes of a model with one full context. layers: of each layer; rest: of all else."""
+
+    layers: tuple[int, ...]
+    rest: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.layers) + self.rest
+
+
 def needed_by_checkpoint(
     checkpoint: Checkpoint, quantization: Quantization, *, bytes_per_value: int, max_context: int
-) -> int:
+) -> Needs:
     """The same, counted from the shapes in the weight files."""
-    weights = 0.0
-    for name, info in checkpoint.tensors.items():
-        values = math.prod(info.shape)
-        if info.quantized:
-            weights += info.size_bytes
-        elif quantization == "none" or len(info.shape) != 2 or "embed" in name:
-            weights += values * bytes_per_value
-        else:
-            kind = "int8" if name.startswith("lm_head") else quantization
-            weights += values * BYTES_PER_WEIGHT[kind]
-        if "embed" in name and "lm_head.weight" not in checkpoint.tensors:
-            weights += values * _tied_head_bytes(quantization, bytes_per_value)
-    limit = _number(checkpoint.config, "max_position_embeddings") or max_context
+    config = checkpoint.config
+    limit = _number(config, "max_position_embeddings") or max_context
     context = min(max_context or limit, limit)
-    cache = kv_values_per_token(checkpoint.config) * context * bytes_per_value
-    return int(weights) + cache + _WORKING_BYTES
+    cache = kv_values_per_token(config) * context * bytes_per_value
+    count = _number(config, "num_hidden_layers")
+    layers, rest = [cache / count for _ in range(count)], float(_WORKING_BYTES)
+    for name, info in checkpoint.tensors.items():
+        weights = _weight_bytes(name, info, quantization, bytes_per_value)
+        if "embed" in name and "lm_head.weight" not in checkpoint.tensors:
+            weights += math.prod(info.shape) * _tied_head_bytes(quantization, bytes_per_value)
+        number = layer_number(name)
+        if number is None or number >= count:
+            rest += weights
+        else:
+            layers[number] += weights
+    return Needs(tuple(map(int, layers)), int(rest))
+
+
+def _weight_bytes(
+    name: str, info: TensorInfo, quantization: Quantization, bytes_per_value: int
+) -> float:
+    values = math.prod(info.shape)
+    if info.quantized:
+        return info.size_bytes
+    if quantization == "none" or len(info.shape) != 2 or "embed" in name:
+        return values * bytes_per_value
+    return values * BYTES_PER_WEIGHT["int8" if name.startswith("lm_head") else quantization]
 
 
 def _tied_head_bytes(quantization: Quantization, bytes_per_value: int) -> float:

@@ -69,7 +69,8 @@ class LoadedModel:
     kv_bytes_per_token: of its keys and values in all layers, 0 where that is not known.
     tokenizer and prompt_format are None where the folder has no tokenizer. recognised: why it is
     taken for its family, for people. prefix: keys and values of each layer that stand before every
-    conversation (p-tuning), [kv_heads, rows, head_dim]; mostly none.
+    conversation (p-tuning), [kv_heads, rows, head_dim]; mostly none. layers: the device of each
+    layer where they lie on several; all else is on `device`.
     """
 
     id: str
@@ -89,6 +90,12 @@ class LoadedModel:
     kv_bytes_per_token: int
     english_first: bool
     prefix: Prefix = ()
+    layers: tuple[torch.device, ...] = ()
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Where its weights are: mostly one."""
+        return tuple(dict.fromkeys((self.device, *self.layers)))
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """The whole conversation as ids, up to where the answer begins.

@@ -107,7 +107,7 @@ def played_by(kernel: Kernel, multiply: Callable[[Tensor], Tensor]) -> tuple[boo
     def run(hidden: Tensor, turns: Tensor, attention: Attention, scored: Tensor) -> Tensor:
         return multiply(hidden)[scored]
 
-    recording, cache = Recording([kernel.multiply]), KVCache(8, 16, torch.device("cpu"))
+    recording, cache = Recording([kernel.multiply]), KVCache(8, 16)
     right, was_played = True, True
     with torch.inference_mode():
         for slots in ([0, 1], [0], [0, 1, 2, 3, 4], [0]):
@@ -148,7 +148,7 @@ def test_what_fails_to_be_recorded_is_computed_as_before() -> None:
 
 
 def test_prompts_are_not_played() -> None:
-    cache = KVCache(2, 16, torch.device("cpu"))
+    cache = KVCache(2, 16)
     assert a_batch(cache, [0, 1]).answers() is not None
     mixed = [Stretch(0, 5, [1], answering=True), Stretch(1, 5, [1])]
     assert Batch(mixed, cache, torch.device("cpu")).answers() is None

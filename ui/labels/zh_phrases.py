@@ -85,6 +85,10 @@ PHRASES: dict[str, str] = {
         "请将 model.safetensors（或 pytorch_model.bin）放入其中。",
     "this machine has no device {device}": "本机没有设备 {device}",
     "Choose the device auto or cpu.": "请选择设备 auto 或 cpu。",
+    "it does not fit on one GPU, and its layers cannot be spread": (
+        "一块 GPU 放不下它，而它的各层又不能分到多块上"
+    ),
+    "Choose INT8 or INT4, or the device cpu.": "请选择 INT8 或 INT4，或选择设备 cpu。",
     # --- a download
     "the repository has no model files": "仓库中没有模型文件",
     "Choose another repository or mirror.": "请选择其他仓库或镜像。",
