@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 #: Time that prompts may add to a step, as a share of the answers' own step. With less a prompt
-#: takes longer, and the answers beside it grow meanwhile: 4,000 tokens beside four answers were read
-#: in 66, 55, 40, 27 and 24 s with 0.5, 0.65, 0.8, 1 and 1.2, gaps being twice as long with each.
+#: takes longer, and the answers beside it grow meanwhile: 4,000 tokens beside four answers were
+#: read in 66, 55, 40, 27 and 24 s with 0.5, 0.65, 0.8, 1 and 1.2, gaps about doubling with each.
 _SHARE = 1.0
 #: How long a step may take while no answer is under way, in seconds.
 _ALONE_S = 0.2
