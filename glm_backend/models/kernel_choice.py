@@ -24,9 +24,10 @@ FILE = "kernels.json"
 #: Rows that are tried, and what a pass of so many counts: words are made one by one, sometimes for
 #: several people at once, and prompts are read in portions.
 _WEIGHTS = {1: 1.0, 8: 0.25, 64: 0.03}
-#: Bytes of the weights that a trial walks over: more than the cache of all cores holds, or a kernel
-#: that reads them twice would look as quick as one that reads them once.
-_WALKED_BYTES = 48 * 2**20
+#: Bytes of the weights that a trial walks over: more than a core's own cache holds. Some processors
+#: have a cache of 32 MB for several cores, from which reading weights twice looks free; 48 MB would
+#: tell, but they are taken while a model is loaded, and on an AMD EPYC the choice was the same.
+_WALKED_BYTES = 16 * 2**20
 _ROUNDS = 5
 #: Of a tiny matrix, whose speed matters to nobody.
 _MOST_COPIES = 50
