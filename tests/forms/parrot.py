@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -28,14 +28,10 @@ class Parrot(FakeModel):
     def complete(
         self, messages: Sequence[Message], params: SamplingParams, *, client: str = ""
     ) -> FakeCompletion:
-        if self.refuse is not None:
-            raise self.refuse
-        self.asked.append((messages, params))
-        self.clients.append(client)
         words = ["回答：", query := messages[-1]["content"]]
         if self.recorded_stream:
             words = ["你好", "👋 ", f"{query}\n第二行"]
-        return FakeModel(words, self.pause_s, error=self.error).complete(messages, params)
+        return FakeModel.complete(replace(self, words=words), messages, params, client=client)
 
 
 def ask(client: TestClient, **fields: object) -> httpx2.Response:
