@@ -16,6 +16,7 @@ from glm_backend.engine.graph_runner import GraphRunner
 from glm_backend.engine.kv_cache import padded
 from glm_backend.engine.lean_decoder import LeanRunner
 from glm_backend.engine.local import LocalEngine
+from glm_backend.engine.native_runner import NativeRunner
 from glm_backend.engine.prefix_runner import PrefixRunner
 from glm_backend.engine.request import Failed, Generation, SamplingParams, Token
 from glm_backend.engine.runner import RaggedRunner, Runner, runner_for
@@ -223,7 +224,9 @@ def _runner(model: LoadedModel) -> Runner:
             runner = runner_for(module, model.prefix)
             if isinstance(runner, RaggedRunner):
                 runner.kv_dtype = kv_dtype(model)
-            if isinstance(runner, RaggedRunner | GraphRunner) and (narrow := runner.kv_dtype):
+            if isinstance(runner, RaggedRunner | GraphRunner | NativeRunner) and (
+                narrow := runner.kv_dtype
+            ):
                 model.kv_bytes_per_token = model.kv_bytes_per_token * narrow.itemsize // 4
         model.memory_bytes = runner.held_bytes + weight_bytes(model.module)
     return runner

@@ -13,8 +13,9 @@ PACKAGE = "glm_backend"
 #: What each room may import of the others; everybody may import errors.
 MAY_IMPORT = {
     "graphs": set(),
-    "engine": {"graphs"},
-    "models": {"graphs", "threads"},
+    "native": set(),
+    "engine": {"graphs", "native"},
+    "models": {"graphs", "native", "threads"},
     "store": set(),
     "transfer": {"store"},
     "completion": {"engine", "models"},

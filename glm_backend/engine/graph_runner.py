@@ -17,12 +17,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from glm_backend.engine.batch import Stretch
 from glm_backend.engine.llama_graph import BLOCK, LAYERS_AT_ONCE, SEQUENCES, graphs_of
-from glm_backend.engine.llama_like import head_counts, is_known, small_twin, turns_of
+from glm_backend.engine.llama_like import head_counts, is_known, quantised_twin, turns_of
 from glm_backend.engine.runner import Parts, finished, gives, trial
 from glm_backend.engine.slot_memory import SlotMemory
 
@@ -69,7 +69,7 @@ class GraphRunner:
         linear = [part for part in module.modules() if hasattr(part, "joined")]
         if not linear or not all(getattr(part.weight, "has_node", False) for part in linear):
             return False
-        twin = _quantised_twin(module, dim, linear[0])
+        twin = quantised_twin(module, dim, linear[0])
         expected = trial(twin)
         try:
             runner = cls(twin)
@@ -248,16 +248,6 @@ def _inferred(request: Any, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
     request.infer(share_outputs=True)
     output: NDArray[np.float32] = request.get_output_tensor(0).data
     return output.copy()  # the next step writes over it
-
-
-def _quantised_twin(module: PreTrainedModel, head_dim: int, linear: Any) -> PreTrainedModel:
-    """A small twin whose linear layers are of the kind of `linear`."""
-    twin = small_twin(module, head_dim)
-    for name, part in list(twin.named_modules()):
-        if type(part) is nn.Linear:
-            weight = linear.weight.like(part.weight.detach())
-            twin.set_submodule(name, type(linear)(weight, part._parameters["bias"]))
-    return twin
 
 
 def _is_the_same_in_company(runner: GraphRunner) -> bool:

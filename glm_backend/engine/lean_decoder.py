@@ -169,7 +169,7 @@ class LeanRunner(RaggedRunner):
         return scaled if weight is None else scaled.mul_(weight)
 
     def _attention(
-        self, number: int, layer: Layer[Tensor], x: Tensor, turns: Tensor, attention: Attention
+        self, number: int, layer: Layer[Linear], x: Tensor, turns: Tensor, attention: Attention
     ) -> Tensor:
         heads, kv_heads = layer.query_key_value(x), self._kv_heads
         if self._least_rows > 1:  # some may only fill up

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from glm_backend.engine.llama_like import (
-    PAIRS,
     Layer,
+    half_order,
     head_counts,
     layer_of,
-    rotation,
     unless_ones,
 )
 from glm_backend.graphs import Shelf, compiled
@@ -38,6 +37,8 @@ LAYERS_AT_ONCE = 3
 
 #: Of an OpenVINO graph, whose own types are not told.
 Node = Any
+#: A linear layer.
+Product = Callable[[Node], Node]
 
 
 class Quantised(Protocol):
@@ -75,7 +76,7 @@ def graphs_of(module: PreTrainedModel) -> Graphs:
     linear: list[Any] = [part for part in module.modules() if hasattr(part, "joined")]
     nbytes = sum(tensor.nbytes for part in linear for tensor in part.weight.tensors().values())
     packing = _Packing(Shelf(nbytes))
-    order = _half_order(module)
+    order = half_order(module)
     layers = [layer_of(layer, packing, order) for layer in module.model.layers]
     groups = [layers[i : i + LAYERS_AT_ONCE] for i in range(0, len(layers), LAYERS_AT_ONCE)]
     models = [_Graph(module).of_layers(group) for group in groups]
@@ -99,7 +100,7 @@ class _Graph:
         self._eps = op.constant(np.float32(module.config.rms_norm_eps))
         self._hidden = self._input("hidden", [-1, module.config.hidden_size])
 
-    def of_layers(self, layers: Sequence[Layer[Node]]) -> Any:
+    def of_layers(self, layers: Sequence[Layer[Product]]) -> Any:
         """An openvino.Model of some layers."""
         from openvino import Model
 
@@ -115,13 +116,13 @@ class _Graph:
             hidden = self._layer(number, layer, hidden)
         return Model([hidden], self._inputs)
 
-    def of_head(self, norm: Tensor | None, head: Callable[[Node], Node]) -> Any:
+    def of_head(self, norm: Tensor | None, head: Product) -> Any:
         """An openvino.Model from hidden to logits."""
         from openvino import Model
 
         return Model([head(self._norm(self._hidden, norm))], self._inputs)
 
-    def _layer(self, number: int, layer: Layer[Node], hidden: Node) -> Node:
+    def _layer(self, number: int, layer: Layer[Product], hidden: Node) -> Node:
         op = self._op
         x = self._attention(number, layer, self._norm(hidden, layer.before_attention))
         hidden = op.add(hidden, self._behind(x, layer.after_attention))
@@ -129,7 +130,7 @@ class _Graph:
         x = layer.down(op.multiply(op.swish(gate), up))
         return op.add(hidden, self._behind(x, layer.after_mlp))
 
-    def _attention(self, number: int, layer: Layer[Node], x: Node) -> Node:
+    def _attention(self, number: int, layer: Layer[Product], x: Node) -> Node:
         op, heads, kv_heads = self._op, self._heads, self._kv_heads
         x = op.reshape(layer.query_key_value(x), [0, heads + 2 * kv_heads, self._dim], True)
         turning, values = self._parts(x, [heads + kv_heads, kv_heads])
@@ -221,7 +222,7 @@ class _Packing:
         self.shelf = shelf
         self.held: list[Any] = []
 
-    def packed(self, *parts: nn.Module, order: Tensor | None = None) -> Callable[[Node], Node]:
+    def packed(self, *parts: nn.Module, order: Tensor | None = None) -> Product:
         """Layers of one input as one."""
         from openvino import opset13 as op
 
@@ -235,20 +236,6 @@ class _Packing:
             return y if bias is None else op.add(y, op.constant(_array(bias)))
 
         return product
-
-
-def _half_order(module: PreTrainedModel) -> Tensor | None:
-    """The rows of query, key and value with the two numbers of a pair half a head apart.
-
-    Where they stand side by side: queries and keys are laid out alike, so no product of them
-    notices. None where they stand so already.
-    """
-    if rotation(module) != PAIRS:
-        return None
-    heads, kv_heads, dim = head_counts(module)
-    turning = (heads + kv_heads) * dim
-    rows = torch.arange(turning).view(-1, dim // 2, 2).transpose(1, 2).flatten()
-    return torch.cat([rows, torch.arange(turning, turning + kv_heads * dim)])
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

@@ -7,7 +7,6 @@ behind the blocks, in biases, and in which matrices are one already.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-#: What a pass computes with: tensors, or the nodes of a graph.
-T = TypeVar("T")
+#: What a pass has in the place of linear layers.
+L = TypeVar("L")
+L_co = TypeVar("L_co", covariant=True)
 
 #: How two numbers of a head turn together: side by side, or half a head apart.
 PAIRS, HALVES = "pairs", "halves"
@@ -33,27 +33,27 @@ _TURNED_AT_ONCE = 1024
 _NORMS_BEHIND = ("post_self_attn_layernorm", "post_mlp_layernorm")
 
 
-class Packing(Protocol[T]):
+class Packing(Protocol[L_co]):
     """Gives linear layers of one input as one product, as a pass wants it.
 
     order: the rows of all in the order in which they are wanted.
     """
 
-    def packed(self, *parts: nn.Module, order: Tensor | None = None) -> Callable[[T], T]: ...
+    def packed(self, *parts: nn.Module, order: Tensor | None = None) -> L_co: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Layer(Generic[T]):
+class Layer(Generic[L]):
     """before_attention, before_mlp: norms of what a block reads; None for one without weights.
     after_attention, after_mlp: norms of what a block adds, which only GLM-4-0414 has."""
 
     before_attention: Tensor | None
-    query_key_value: Callable[[T], T]
-    output: Callable[[T], T]
+    query_key_value: L
+    output: L
     after_attention: Tensor | None
     before_mlp: Tensor | None
-    gate_up: Callable[[T], T]
-    down: Callable[[T], T]
+    gate_up: L
+    down: L
     after_mlp: Tensor | None
 
 
@@ -85,7 +85,7 @@ def small_twin(module: PreTrainedModel, head_dim: int = 16) -> PreTrainedModel:
     groups = min(2, config.num_key_value_heads or 2)
     small = {
         "hidden_size": 64,
-        "intermediate_size": 96,
+        "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 2 * groups,
         "num_key_value_heads": groups,
@@ -127,7 +127,7 @@ def unless_ones(weight: Tensor) -> Tensor | None:
     return None if bool((weight == 1).all()) else weight
 
 
-def layer_of(layer: Any, packing: Packing[T], order: Tensor | None) -> Layer[T]:
+def layer_of(layer: Any, packing: Packing[L], order: Tensor | None) -> Layer[L]:
     """order: of the rows of query, key and value; None as they are."""
     attention, mlp = layer.self_attn, layer.mlp
     after = [getattr(layer, name, None) for name in _NORMS_BEHIND]
@@ -143,3 +143,27 @@ def layer_of(layer: Any, packing: Packing[T], order: Tensor | None) -> Layer[T]:
         down=packing.packed(mlp.down_proj),
         after_mlp=None if after[1] is None else after[1].weight,
     )
+
+
+def half_order(module: PreTrainedModel) -> Tensor | None:
+    """The rows of query, key and value with the two numbers of a pair half a head apart.
+
+    Where they stand side by side: queries and keys are laid out alike, so no product of them
+    notices. None where they stand so already.
+    """
+    if rotation(module) != PAIRS:
+        return None
+    heads, kv_heads, dim = head_counts(module)
+    turning = (heads + kv_heads) * dim
+    rows = torch.arange(turning).view(-1, dim // 2, 2).transpose(1, 2).flatten()
+    return torch.cat([rows, torch.arange(turning, turning + kv_heads * dim)])
+
+
+def quantised_twin(module: PreTrainedModel, head_dim: int, linear: Any) -> PreTrainedModel:
+    """A small twin whose linear layers are of the kind of `linear`."""
+    twin = small_twin(module, head_dim)
+    for name, part in list(twin.named_modules()):
+        if type(part) is nn.Linear:
+            weight = linear.weight.like(part.weight.detach())
+            twin.set_submodule(name, type(linear)(weight, part._parameters["bias"]))
+    return twin

@@ -235,7 +235,10 @@ def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> Runner:
     """
     from glm_backend.engine.graph_runner import GraphRunner  # they stand on this module
     from glm_backend.engine.lean_decoder import LeanRunner
+    from glm_backend.engine.native_runner import NativeRunner
 
+    if not prefix and NativeRunner.fits(module):
+        return NativeRunner(module)
     if not prefix and GraphRunner.fits(module):
         return GraphRunner(module)
     if LeanRunner.fits(module):

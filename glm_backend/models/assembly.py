@@ -306,7 +306,7 @@ def _quantize(
     held: QuantizedWeight
     if is_head or kind == "int8":
         rows = weight.to(device) if through is None else weight
-        int8 = replace(quantized_int8(rows, through), exact=is_head or path.endswith(_UNEVEN))
+        int8 = replace(quantized_int8(rows, through), uneven=is_head or path.endswith(_UNEVEN))
         held = int8.to(device)
     else:
         held = quantized_int4(weight.to(device))

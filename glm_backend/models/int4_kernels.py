@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glm_backend.graphs import ACTIVATION_GROUP, Shelf, compiled
+from glm_backend.models.kernel_choice import CHOICE
+from glm_backend.models.native_kernels import NativeKernel
 from glm_backend.models.quantization import Int4Weight, Kernel
 from glm_backend.models.row_quantization import RowInt4Weight
 
@@ -34,19 +36,21 @@ def int4_kernel(weight: Int4Weight, bias: Tensor | None) -> Kernel | None:
         return CudaInt4(weight, bias) if fits and _is_exact(CudaInt4, "cuda") else None
     if weight.packed.device.type != "cpu":
         return None
+    kinds: list[type[Kernel]] = [NativeKernel] if NativeKernel.suits(weight) else []
     if weight.zero.dtype is torch.uint8 and _is_exact(OpenVinoInt4):
-        return OpenVinoInt4(weight, bias)
-    if weight.rows % 16 == 0 and _is_exact(TorchInt4):
-        return TorchInt4(weight, bias)
-    return None
+        kinds.append(OpenVinoInt4)
+    elif weight.rows % 16 == 0 and _is_exact(TorchInt4):
+        kinds.append(TorchInt4)
+    return CHOICE.made(kinds, weight, bias)
 
 
 def row_int4_kernel(weight: RowInt4Weight, bias: Tensor | None) -> Kernel | None:
     """For a scale a row, with activations in full precision."""
     large = weight.columns >= _LARGE_COLUMNS and weight.columns % ACTIVATION_GROUP == 0
+    kinds: list[type[Kernel]] = [NativeKernel] if NativeKernel.suits(weight) else []
     if weight.packed.device.type == "cpu" and large and _is_exact(OpenVinoInt4):
-        return TwoPartOpenVinoInt4(weight, bias)
-    return None
+        kinds.append(TwoPartOpenVinoInt4)
+    return CHOICE.made(kinds, weight, bias)
 
 
 class TorchInt4(Kernel):

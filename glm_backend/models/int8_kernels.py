@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from glm_backend.graphs import compiled
-from glm_backend.models.kernel_choice import CHOICE, Make
+from glm_backend.models.kernel_choice import CHOICE
+from glm_backend.models.native_kernels import NativeKernel
 from glm_backend.models.quantization import SMALLEST_SCALE, Int8Weight, Kernel
 
 
@@ -26,16 +27,12 @@ def int8_kernel(weight: Int8Weight, bias: Tensor | None) -> Kernel | None:
         return CudaInt8(weight, bias) if _is_exact(CudaInt8, "cuda", torch.bfloat16) else None
     if weight.q.device.type != "cpu":
         return None
-    possible = (TwoPartFbgemm, TwoPartOneDnn) if weight.exact else (FbgemmInt8, OneDnnInt8)
-    kinds = {kind.__name__: kind for kind in possible if _is_exact(kind)}
-    if not kinds:
-        return None
-    makers: dict[str, Make] = {name: functools.partial(_made, kinds[name]) for name in kinds}
-    return kinds[CHOICE.fastest((weight.rows, weight.columns), makers)](weight, bias)
-
-
-def _made(kind: Callable[[Int8Weight, None], Kernel], rows: int, columns: int) -> Kernel:
-    return kind(Int8Weight(torch.ones(rows, columns, dtype=torch.int8), torch.ones(rows)), None)
+    two = weight.exact or weight.uneven  # parts, as these have one scale for a row of activations
+    possible = (TwoPartFbgemm, TwoPartOneDnn) if two else (FbgemmInt8, OneDnnInt8)
+    kinds: list[type[Kernel]] = [kind for kind in possible if _is_exact(kind)]
+    return CHOICE.made(
+        [NativeKernel, *kinds] if NativeKernel.suits(weight) else kinds, weight, bias
+    )
 
 
 class FbgemmInt8(Kernel):
@@ -65,7 +62,7 @@ class FbgemmInt8(Kernel):
 
 
 class TwoPartFbgemm(FbgemmInt8):
-    """The same with activations in two parts of 8 bits each, for weights that are `exact`.
+    """The same with activations in two parts of 8 bits each, for weights that are `exact` or `uneven`.
 
     One part alone is wrong by about 1 % of an output, both together by 0.005 %. The weights are
     read once for both.

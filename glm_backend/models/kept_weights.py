@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 _PART = re.compile(r"(.+\.weight)\.(int8|int8_exact|int4)\.([1-9]\d{0,6})\.(q|packed|scale|zero)")
 _PARTS = {"int8": {"q", "scale"}, "int4": {"packed", "scale", "zero"}}
-_PARTS["int8_exact"] = _PARTS["int8"]
+#: What an uneven weight is called in files.
+_UNEVEN = "int8_exact"
+_PARTS[_UNEVEN] = _PARTS["int8"]
 
 
 def stored(name: str, weight: Int8Weight | Int4Weight) -> Iterator[tuple[str, Tensor]]:
     """What is written for the weight `name`: each part by its name."""
-    kind = weight.kind + ("_exact" if getattr(weight, "exact", False) else "")
+    kind = _UNEVEN if getattr(weight, "uneven", False) else weight.kind
     for part, tensor in weight.tensors().items():
         yield f"{name}.{kind}.{weight.columns}.{part}", tensor
 
@@ -79,7 +81,7 @@ def _int8(parts: Mapping[str, Tensor], kind: str) -> Int8Weight | None:
     right = q.dtype is torch.int8 and q.dim() == 2 and scale.dtype is torch.float32
     if not right or scale.shape != q.shape[:1]:
         return None
-    return Int8Weight(q, scale, exact=kind == "int8_exact")
+    return Int8Weight(q, scale, uneven=kind == _UNEVEN)
 
 
 def _int4(parts: Mapping[str, Tensor], columns: int) -> Int4Weight | None:

@@ -13,12 +13,13 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from glm_backend.models.quantization import Kernel
+from glm_backend.models.quantization import Kernel, QuantizedWeight
 
 FILE = "kernels.json"
 #: Rows that are tried, and what a pass of so many counts: words are made one by one, sometimes for
@@ -31,8 +32,6 @@ _WALKED_BYTES = 16 * 2**20
 _ROUNDS = 5
 #: Of a tiny matrix, whose speed matters to nobody.
 _MOST_COPIES = 50
-
-Make = Callable[[int, int], Kernel]
 
 
 class KernelChoice:
@@ -51,15 +50,18 @@ class KernelChoice:
                 stored = json.loads(file.read_bytes())
                 self._known |= {str(k): str(v) for k, v in dict(stored).items()}
 
-    def fastest(self, shape: tuple[int, int], candidates: Mapping[str, Make]) -> str:
-        """The name of the candidate that is fastest for weights of [rows, columns].
+    def made(
+        self, kinds: Sequence[type[Kernel]], weight: QuantizedWeight, bias: Tensor | None
+    ) -> Kernel | None:
+        """A kernel of the kind that is fastest for weights of this form and shape; None of none.
 
-        Each makes a kernel of random weights of a shape. With one candidate nothing is measured.
+        With one kind nothing is measured.
         """
-        if len(candidates) == 1:
-            return next(iter(candidates))
-        trials = {name: functools.partial(_score, shape, make) for name, make in candidates.items()}
-        return self.quickest(f"{shape[0]}x{shape[1]}", trials)
+        known = {kind.__name__: kind for kind in kinds}
+        if len(kinds) < 2:
+            return kinds[0](weight, bias) if kinds else None
+        trials = {name: functools.partial(_score, kind, weight) for name, kind in known.items()}
+        return known[self.quickest(f"{weight.rows}x{weight.columns}", trials)](weight, bias)
 
     def quickest(self, what: str, trials: Mapping[str, Callable[[], float]]) -> str:
         """The name of the trial that gives the fewest seconds, for `what` on this machine."""
@@ -88,17 +90,18 @@ def _machine() -> str:
     return f"{_processor()} x{torch.get_num_threads()}, torch {torch.__version__}"
 
 
-def _score(shape: tuple[int, int], make: Make) -> float:
+def _score(kind: type[Kernel], weight: QuantizedWeight) -> float:
     """Seconds that a kernel takes, weighted over what it will be asked for.
 
     A part of a large matrix stands for all of it: it is measured while a model is loaded, when
     memory is short.
     """
-    columns = shape[1]
-    rows = min(shape[0], max(1, _WALKED_BYTES // columns))
+    columns = weight.columns
+    rows = min(weight.rows, max(1, _WALKED_BYTES // columns))
     copies = min(max(1, _WALKED_BYTES // (rows * columns)), _MOST_COPIES)
+    part = weight.part(slice(rows))
     with torch.inference_mode():
-        kernels = [make(rows, columns) for _ in range(copies)]
+        kernels = [kind(part, None) for _ in range(copies)]
         return sum(share * _seconds(kernels, n) for n, share in _WEIGHTS.items()) / copies
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glm_backend.graphs import Shelf
+from glm_backend.native.products import Laid
 
 SMALLEST_SCALE = 1e-8
 #: Rows quantised at a time: their float32 copies stay in the cache, which halves the time.
@@ -65,6 +66,20 @@ class QuantizedWeight(Protocol):
         """What multiplies by it fastest on its device; None where nothing beats widening it."""
         ...
 
+    @property
+    def has_native(self) -> bool:
+        """Whether our own kernels multiply by it here."""
+        ...
+
+    def native(self) -> Laid:
+        """It as they read it, if they do."""
+        ...
+
+    @classmethod
+    def like(cls, weight: Tensor) -> Self:
+        """A small weight, float32 [rows, columns], in this form."""
+        ...
+
 
 class Kernel(nn.Module):
     """A linear layer whose weight lies as one operation reads it. nbytes: what that takes."""
@@ -94,17 +109,36 @@ class Kernel(nn.Module):
         raise NotImplementedError
 
 
+class Native:
+    """A weight that our own kernels may multiply by (native_kernels.py)."""
+
+    __slots__ = ()
+
+    @property
+    def has_native(self: QuantizedWeight) -> bool:
+        from glm_backend.models.native_kernels import has_native
+
+        return has_native(self)
+
+    def native(self: QuantizedWeight) -> Laid:
+        from glm_backend.models.native_kernels import laid_out
+
+        return laid_out(self)
+
+
 @dataclass(frozen=True, slots=True)
-class Int8Weight:
+class Int8Weight(Native):
     """weight = scale[row] * q. q: int8 [rows, columns]; scale: float32 [rows].
 
-    exact: activations are not to be rounded to 8 bits (published weights, and uneven activations).
+    exact: activations are not to be rounded to 8 bits (published weights). uneven: some of them are
+    so much larger than others that one scale for a row of them is too coarse.
     """
 
     kind: ClassVar[str] = "int8"
     q: Tensor
     scale: Tensor
     exact: bool = False
+    uneven: bool = False
 
     @property
     def rows(self) -> int:
@@ -118,17 +152,17 @@ class Int8Weight:
         return {"q": self.q, "scale": self.scale}
 
     def to(self, device: torch.device) -> Int8Weight:
-        return Int8Weight(self.q.to(device), self.scale.to(device), self.exact)
+        return replace(self, q=self.q.to(device), scale=self.scale.to(device))
 
     def part(self, rows: slice | Tensor) -> Int8Weight:
-        return Int8Weight(self.q[rows], self.scale[rows], self.exact)
+        return replace(self, q=self.q[rows], scale=self.scale[rows])
 
     def joined(self, others: Sequence[Int8Weight]) -> Int8Weight:
         if not others:
             return self
         parts = (self, *others)
         q, scale = torch.cat([p.q for p in parts]), torch.cat([p.scale for p in parts])
-        return Int8Weight(q, scale, self.exact)
+        return replace(self, q=q, scale=scale)
 
     def dense(self, rows: slice) -> Tensor:
         return self.q[rows].float() * self.scale[rows, None]
@@ -145,8 +179,8 @@ class Int8Weight:
 
         return node_is_exact()
 
-    def like(self, weight: Tensor) -> Int8Weight:
-        """Another weight in the same form."""
+    @classmethod
+    def like(cls, weight: Tensor) -> Int8Weight:
         return quantized_int8(weight)
 
     def shelved(self, shelf: Shelf) -> Int8Weight:
@@ -161,7 +195,7 @@ class Int8Weight:
 
 
 @dataclass(frozen=True, slots=True)
-class Int4Weight:
+class Int4Weight(Native):
     """q from 0 to 15, with a scale and a zero for each group of columns of a row.
 
     packed: uint8 [rows, padded columns / 2], the even column in the lower half of a byte. Large
@@ -225,6 +259,10 @@ class Int4Weight:
         from glm_backend.models.int4_kernels import int4_kernel
 
         return int4_kernel(self, bias)
+
+    @classmethod
+    def like(cls, weight: Tensor) -> Int4Weight:
+        return quantized_int4(weight)
 
 
 class QuantizedLinear(nn.Module):

@@ -14,13 +14,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from glm_backend.models.quantization import Int8Weight, Kernel, QuantizedWeight
+from glm_backend.models.quantization import Int8Weight, Kernel, Native, QuantizedWeight
 
 Bits = Literal[4, 8]
 
 
 @dataclass(frozen=True, slots=True)
-class RowInt4Weight:
+class RowInt4Weight(Native):
     """packed: int8 [rows, columns / 2] of two weights a byte; scale: fp16 [rows]."""
 
     kind: ClassVar[str] = "row int4"
@@ -64,6 +64,10 @@ class RowInt4Weight:
         from glm_backend.models.int4_kernels import row_int4_kernel
 
         return row_int4_kernel(self, bias)
+
+    @classmethod
+    def like(cls, weight: Tensor) -> RowInt4Weight:
+        return cls(*quantized_by_rows(weight.half(), 4))
 
 
 def published_weight(q: Tensor, scale: Tensor, bits: Bits) -> QuantizedWeight:

@@ -1,0 +1,210 @@
+"""Writes a function in LLVM's language (https://llvm.org/docs/LangRef.html), in few words.
+
+Vectors have 16 lanes of 32 bits, what an AVX-512 register holds. Numbers that change are variables
+in memory, as a C compiler writes them; LLVM turns them into registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+
+#: Of llvmlite, whose own types are not told: a value of a function that is written, and a type.
+Value = Any
+Type = Any
+
+LANES = 16
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+F16, F32, PTR = ir.HalfType(), ir.FloatType(), ir.PointerType()
+FLOATS, INTS, BYTES = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES), ir.VectorType(I8, 64)
+#: As many lanes of fewer bits, and a vector of pairs of bytes.
+HALVES, SHORTS, SMALL = (ir.VectorType(kind, LANES) for kind in (F16, I16, I8))
+PAIRS = ir.VectorType(I16, 32)
+#: Bytes of one such vector.
+VECTOR = 64
+
+
+def number(value: int) -> Value:
+    """A constant of 64 bits."""
+    return I64(value)
+
+
+def of_lanes(type_: Type, value: float) -> Value:
+    """A constant vector, the same in all lanes."""
+    return ir.Constant(type_, [value] * type_.count)
+
+
+def numbered() -> Value:
+    """A constant of whole numbers: how many lanes there are before each."""
+    return ir.Constant(INTS, list(range(LANES)))
+
+
+class Code:
+    """A function under way: `b` is llvmlite's builder, the rest says often needed things shorter.
+
+    arguments: of the function, as given. Offsets are in bytes.
+    """
+
+    def __init__(self, module: ir.Module, name: str, arguments: Sequence[Type]) -> None:
+        self.module = module
+        self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+        self.arguments = self.function.args
+        self._entry = self.function.append_basic_block()
+        self.b = ir.IRBuilder(self.function.append_basic_block())
+        self._begin = self.b.block
+
+    def done(self) -> None:
+        """Ends the function."""
+        self.b.ret_void()
+        ir.IRBuilder(self._entry).branch(self._begin)
+
+    def variable(self, first: Value) -> Variable:
+        """Something that changes; first: what it is now."""
+        place = ir.IRBuilder(self._entry).alloca(first.type)
+        variable = Variable(self.b, place, first.type)
+        variable.set(first)
+        return variable
+
+    @contextmanager
+    def loop(self, start: Value, stop: Value, step: Value | int = 1) -> Iterator[Value]:
+        """Goes through numbers from `start`, as long as they are under `stop`."""
+        b, current = self.b, self.variable(start)
+        test, body, behind = (self.function.append_basic_block() for _ in range(3))
+        b.branch(test)
+        b.position_at_end(test)
+        place = current.get()
+        b.cbranch(b.icmp_signed("<", place, stop), body, behind)
+        b.position_at_end(body)
+        yield place
+        current.set(self.sum(place, step))
+        b.branch(test)
+        b.position_at_end(behind)
+
+    def product(self, *factors: Value | int) -> Value:
+        """Of whole numbers."""
+        return self._over(self.b.mul, factors)
+
+    def sum(self, *parts: Value | int) -> Value:
+        """Of whole numbers."""
+        return self._over(self.b.add, parts)
+
+    def _over(self, join: Any, parts: Sequence[Value | int]) -> Value:
+        first, *others = (number(part) if isinstance(part, int) else part for part in parts)
+        for other in others:
+            first = join(first, other)
+        return first
+
+    def at(self, pointer: Value, offset: Value | int) -> Value:
+        """The address so many bytes behind."""
+        offset = number(offset) if isinstance(offset, int) else offset
+        return self.b.gep(pointer, [offset], source_etype=I8)
+
+    def load(self, type_: Type, pointer: Value, offset: Value | int = 0) -> Value:
+        return self.b.load(self.at(pointer, offset), typ=type_, align=1)
+
+    def store(self, value: Value, pointer: Value, offset: Value | int = 0) -> None:
+        self.b.store(value, self.at(pointer, offset), align=1)
+
+    def call(self, name: str, returns: Type, *arguments: Value) -> Value:
+        """Calls an intrinsic, or a function of a library."""
+        known = self.module.globals.get(name)
+        kinds = [argument.type for argument in arguments]
+        called = known or ir.Function(self.module, ir.FunctionType(returns, kinds), name)
+        return self.b.call(called, arguments)
+
+    def splat(self, value: Value) -> Value:
+        """The same in all 16 lanes."""
+        none = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+        first = self.b.insert_element(none, value, I32(0))
+        return self.b.shuffle_vector(first, none, of_lanes(INTS, 0))
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c, rounded once; of vectors."""
+        return self.call("llvm.fma.v16f32", FLOATS, a, b, c)
+
+    def largest(self, a: Value, b: Value) -> Value:
+        """Of vectors, lane by lane; what is no number stays so."""
+        return self.call("llvm.maximum.v16f32", FLOATS, a, b)
+
+    def largest_lane(self, vector: Value) -> Value:
+        return self.call("llvm.vector.reduce.fmaximum.v16f32", F32, vector)
+
+    def sum_of_lanes(self, vector: Value) -> Value:
+        """In one order."""
+        return self.call("llvm.vector.reduce.fadd.v16f32", F32, F32(-0.0), vector)
+
+    def dot_bytes(self, sums: Value, unsigned: Value, signed: Value) -> Value:
+        """Adds to each of 16 sums the products of four bytes (VNNI's vpdpbusd, which is exact)."""
+        name = "llvm.x86.avx512.vpdpbusd.512"
+        return self.call(name, INTS, sums, unsigned, signed)
+
+
+class Variable:
+    """A place in memory, of a function under way."""
+
+    def __init__(self, builder: ir.IRBuilder, place: Value, type_: Type) -> None:
+        self._builder, self._place, self._type = builder, place, type_
+
+    def get(self) -> Value:
+        return self._builder.load(self._place, typ=self._type)
+
+    def set(self, value: Value) -> None:
+        self._builder.store(value, self._place)
+
+
+class Operation(Code):
+    """A function that a program runs (compiled.py): its part of an operation, in each thread.
+
+    What it is given are 64 bits each, behind each other in memory, in the order in which they are
+    asked for: fixed addresses and sizes, and, of what differs from step to step, the place in the
+    step. That is addresses and numbers behind each other, the number of rows first.
+    """
+
+    def __init__(self, module: ir.Module, name: str) -> None:
+        super().__init__(module, name, [PTR, PTR, I64, I64])
+        self._given, self._step, self.thread, self.threads = self.arguments
+        self._asked = 0
+        self.rows = self.load(I64, self._step)
+
+    def fixed(self) -> Value:
+        """An address."""
+        return self._next(PTR)
+
+    def size(self) -> Value:
+        return self._next(I64)
+
+    def buffer(self) -> Value:
+        """The address of a buffer of the step."""
+        return self.load(PTR, self._step, self.product(self._next(I64), 8))
+
+    def number(self) -> Value:
+        """A number of the step."""
+        return self.load(I64, self._step, self.product(self._next(I64), 8))
+
+    def _next(self, type_: Type) -> Value:
+        self._asked += 1
+        return self.load(type_, self._given, 8 * (self._asked - 1))
+
+    def my_part(self, of: Value) -> tuple[Value, Value]:
+        """Where this thread's part of so many pieces, which lie side by side, begins and ends."""
+        b = self.b
+        first, behind = (
+            b.sdiv(self.product(of, thread), self.threads)
+            for thread in (self.thread, b.add(self.thread, number(1)))
+        )
+        return first, behind
+
+    @contextmanager
+    def my_share(self, of: Value) -> Iterator[Value]:
+        """Goes through them."""
+        with self.loop(*self.my_part(of)) as piece:
+            yield piece
+
+    @contextmanager
+    def my_turns(self, of: Value) -> Iterator[Value]:
+        """Goes through every so manieth of the pieces: for those that grow longer."""
+        with self.loop(self.thread, of, self.threads) as piece:
+            yield piece

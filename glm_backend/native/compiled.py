@@ -1,0 +1,142 @@
+"""Functions compiled for this processor, and programs of them, run by the threads of OpenMP."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import torch
+from llvmlite import ir
+from torch import Tensor
+
+from glm_backend.native.code import I32, I64, PTR, Code
+
+#: What the kernels need of a processor.
+_FEATURES = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "f16c")
+#: What LLVM shall not use: tiles ask the system for leave first.
+_WITHOUT = ("amx-tile", "amx-int8", "amx-bf16", "prefer-256-bit")
+#: What OpenMP calls in each thread: goes through the operations of a program, and waits behind each
+#: for the other threads.
+_REGION = "region"
+
+
+@functools.cache
+def is_possible() -> bool:
+    """Whether this processor has what the kernels need, and torch's OpenMP is there."""
+    features = llvm.get_host_cpu_features()
+    return all(features.get(name) for name in _FEATURES) and _openmp() is not None
+
+
+@functools.cache
+def _openmp() -> Any | None:
+    """The OpenMP (GNU's) that torch's kernels run in; None where torch has another."""
+    for file in Path(torch.__file__).parent.joinpath("lib").glob("libgomp*.so*"):
+        library = ctypes.CDLL(str(file))
+        library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_uint] * 2]
+        library.GOMP_parallel.restype = None
+        return library
+    return None
+
+
+#: Engines whose code may be called at any time.
+_kept: list[Any] = []
+
+
+def compiled(write: Callable[[Any], None], name: str) -> int:
+    """The address of the function `name`, which `write` writes into a module of llvmlite's.
+
+    Takes 0.1 to 0.3 s. The code stays for as long as the process lives.
+    """
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    written = ir.Module(name)
+    written.triple = llvm.get_process_triple()
+    write(written)
+    features = [llvm.get_host_cpu_features().flatten(), *(f"-{name}" for name in _WITHOUT)]
+    machine = llvm.Target.from_triple(written.triple).create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=",".join(features), opt=3, jit=True
+    )
+    module = llvm.parse_assembly(str(written))
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_unrolling = False  # loops are written as long as they are wanted
+    passes = llvm.create_pass_builder(machine, options)
+    passes.getModulePassManager().run(module, passes)
+    engine = llvm.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    _kept.append(engine)
+    return int(engine.get_function_address(name))
+
+
+@functools.cache
+def _region() -> int:
+    """The address of the function that OpenMP calls in each thread."""
+    openmp = _openmp()
+    for name in ("omp_get_thread_num", "omp_get_num_threads", "GOMP_barrier"):
+        llvm.add_symbol(name, ctypes.cast(getattr(openmp, name), ctypes.c_void_p).value)
+
+    def write(module: Any) -> None:
+        code = Code(module, _REGION, [PTR])
+        b, (given,) = code.b, code.arguments
+        operations, count, step = (
+            code.load(t, given, 8 * i) for i, t in enumerate((PTR, I64, PTR))
+        )
+        thread, threads = (
+            b.zext(code.call(name, I32), I64)
+            for name in ("omp_get_thread_num", "omp_get_num_threads")
+        )
+        kind = ir.FunctionType(ir.VoidType(), [PTR, PTR, I64, I64])
+        with code.loop(I64(0), count) as place:
+            operation = code.at(operations, code.product(place, 16))
+            called = b.inttoptr(code.load(I64, operation), kind.as_pointer())
+            b.call(called, [code.load(PTR, operation, 8), step, thread, threads])
+            code.call("GOMP_barrier", ir.VoidType())
+        code.done()
+
+    return compiled(write, _REGION)
+
+
+class Program:
+    """Operations that follow each other, each by all threads; without Python in between.
+
+    operations: the address of each function, and what it is given, see code.Operation. What the
+    addresses among it point at, somebody else holds.
+    """
+
+    def __init__(self, operations: Sequence[tuple[int, Sequence[int]]]) -> None:
+        self._given = [(ctypes.c_int64 * len(given))(*given) for _, given in operations]
+        flat = [
+            number
+            for (function, _), given in zip(operations, self._given, strict=True)
+            for number in (function, ctypes.addressof(given))
+        ]
+        self._operations = (ctypes.c_int64 * len(flat))(*flat)
+        self._length = len(operations)
+
+    def run(self, step: Step, first: int = 0, behind: int | None = None) -> None:
+        """Some of the operations, or all.
+
+        With as many threads as torch's kernels have now; Python's lock is free meanwhile. May run
+        with several steps at once.
+        """
+        openmp: Any = _openmp()
+        begin = ctypes.addressof(self._operations) + first * 2 * ctypes.sizeof(ctypes.c_int64)
+        count = (self._length if behind is None else behind) - first
+        about = (ctypes.c_int64 * 3)(begin, count, step.address)
+        openmp.GOMP_parallel(_region(), ctypes.addressof(about), torch.get_num_threads(), 0)
+
+
+class Step:
+    """What a step's operations share: how many rows it has, and its buffers, or numbers.
+
+    buffers: tensors on the CPU, which it holds. Operations know them by their place, from 1.
+    """
+
+    def __init__(self, rows: int, buffers: Sequence[Tensor | int]) -> None:
+        self._buffers = buffers
+        shared = [part if isinstance(part, int) else part.data_ptr() for part in buffers]
+        self._shared = (ctypes.c_int64 * (1 + len(shared)))(rows, *shared)
+        self.address = ctypes.addressof(self._shared)

@@ -1,0 +1,43 @@
+"""Functions of vectors that several operations need."""
+
+from __future__ import annotations
+
+import math
+
+from glm_backend.native.code import F32, FLOATS, I16, I32, VECTOR, Code, Value, number, of_lanes
+
+#: Beyond these the result is infinite, or nothing.
+_HIGHEST, _LOWEST = 88.7, -87.3
+#: The logarithm of 2 in two parts, so that a multiple of it can be taken away exactly (Cody and
+#: Waite 1980).
+_LOG2_HIGH, _LOG2_LOW = 0.693359375, -2.12194440e-4
+#: Of exp(x) around zero, behind 1 + x: the next terms of its series, as float32 gives them.
+_TERMS = [1 / math.factorial(n) for n in (7, 6, 5, 4, 3, 2)]
+
+
+def exponential(code: Code, x: Value) -> Value:
+    """e to the power of each lane, to some units in the last place; what is no number stays so."""
+    b = code.b
+    low = code.largest(x, of_lanes(FLOATS, _LOWEST))
+    x = code.call("llvm.minimum.v16f32", FLOATS, low, of_lanes(FLOATS, _HIGHEST))
+    power = code.call("llvm.rint.v16f32", FLOATS, b.fmul(x, of_lanes(FLOATS, 1 / math.log(2))))
+    rest = code.fma(power, of_lanes(FLOATS, -_LOG2_HIGH), x)
+    rest = code.fma(power, of_lanes(FLOATS, -_LOG2_LOW), rest)
+    first, *others = _TERMS
+    series = of_lanes(FLOATS, first)
+    for term in [*others, 1.0, 1.0]:
+        series = code.fma(series, rest, of_lanes(FLOATS, term))
+    scale = "llvm.x86.avx512.mask.scalef.ps.512"
+    return code.call(scale, FLOATS, series, power, series, I16(-1), I32(4))
+
+
+def norm_factor(code: Code, row: Value, columns: Value, eps: Value) -> Value:
+    """What root mean square norm (Zhang and Sennrich 2019) multiplies a row of float32 by."""
+    b = code.b
+    total = code.variable(of_lanes(FLOATS, 0.0))
+    with code.loop(number(0), code.product(columns, 4), VECTOR) as offset:
+        vector = code.load(FLOATS, row, offset)
+        total.set(code.fma(vector, vector, total.get()))
+    mean = b.fdiv(code.sum_of_lanes(total.get()), b.sitofp(columns, F32))
+    root = code.call("llvm.sqrt.f32", F32, b.fadd(mean, eps))
+    return b.fdiv(F32(1.0), root)
