@@ -37,6 +37,8 @@ from glm_backend.native.products import Laid
 _KV_DTYPE = torch.float16
 #: What the twin's numbers are held against: activations are rounded to 8 bits.
 _TWIN_DTYPE = torch.bfloat16
+#: For so many the tables of rotation are made at first; those of a whole context may be large.
+_FIRST_POSITIONS = 2048
 #: What the inputs of linear layers are a multiple of, so that nothing has to be filled up.
 _COLUMNS = 64
 
@@ -73,7 +75,7 @@ class NativeRunner:
 
     def __init__(self, module: PreTrainedModel) -> None:
         self._module = module
-        self._turns = _turns(module, module.config.max_position_embeddings)
+        self._turns = _turns(module, _FIRST_POSITIONS)
         writer = self._writer = _Writer(module)
         order = half_order(module)
         layers = [
@@ -133,7 +135,7 @@ class NativeRunner:
     def _pass(self, batch: _Batch, slots: _Slots, ends: Sequence[int]) -> Parts:
         """ends: of the operations between which it rests."""
         if batch.length > len(self._turns[0]):
-            self._turns = _turns(self._module, batch.length)
+            self._turns = _turns(self._module, 2 * batch.length)
         embedding = self._module.model.embed_tokens.weight.detach()
         hidden = F.embedding(batch.ids, embedding).float()
         writer, rows = self._writer, len(batch.ids)

@@ -62,7 +62,7 @@ class FbgemmInt8(Kernel):
 
 
 class TwoPartFbgemm(FbgemmInt8):
-    """The same with activations in two parts of 8 bits each, for weights that are `exact` or `uneven`.
+    """The same with activations in two parts of 8 bits, for `exact` and `uneven` weights.
 
     One part alone is wrong by about 1 % of an output, both together by 0.005 %. The weights are
     read once for both.

@@ -46,7 +46,7 @@ TILE = _VECTORS * LANES
 #: Rows of activations that share what was loaded of a tile; more do not fit the registers.
 _ROWS_AT_ONCE = (4, 2, 1)
 #: Tiles laid out at a time: on the way a weight takes a byte.
-_TILES_AT_ONCE = 16
+_TILES_AT_ONCE = 4
 
 
 class Form(NamedTuple):

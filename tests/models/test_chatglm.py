@@ -17,6 +17,7 @@ from glm_backend.language_model import LanguageModel
 from glm_backend.models.int4_kernels import TwoPartOpenVinoInt4
 from glm_backend.models.int8_kernels import TwoPartFbgemm, TwoPartOneDnn
 from glm_backend.models.loader import load
+from glm_backend.models.native_kernels import NativeKernel
 from glm_backend.models.quantization import QuantizedLinear, WidenedLinear
 from glm_backend.models.row_quantization import published_weight, quantized_by_rows
 from tests.models import chatglm_plain as plain
@@ -266,10 +267,12 @@ def test_the_authors_quantisation_and_every_layer_that_computes_with_it(
     expected = x @ held.dense(slice(None)).T + bias
     kernel = held.kernel(bias)
     layers = [WidenedLinear(held, bias), QuantizedLinear(held, bias).packed()]
+    if held.has_native:
+        layers.append(NativeKernel(held, bias))
     if bits == 8 or columns == 2048:
-        assert isinstance(
-            kernel, (TwoPartFbgemm, TwoPartOneDnn) if bits == 8 else TwoPartOpenVinoInt4
-        )
+        usual = (TwoPartFbgemm, TwoPartOneDnn) if bits == 8 else (TwoPartOpenVinoInt4,)
+        large = columns == 2048
+        assert isinstance(kernel, (*usual, NativeKernel) if large else usual)
         layers.append(kernel)
     for layer in layers:
         torch.testing.assert_close(layer(x), expected, rtol=0, atol=2e-3 * (columns / 96) ** 0.5)

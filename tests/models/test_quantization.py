@@ -20,6 +20,7 @@ from glm_backend.models.int8_kernels import (
 )
 from glm_backend.models.loader import load
 from glm_backend.models.model import LoadedModel, Quantization
+from glm_backend.models.native_kernels import NativeKernel
 from glm_backend.models.quantization import (
     Kernel,
     QuantizedLinear,
@@ -29,6 +30,7 @@ from glm_backend.models.quantization import (
     quantized_int8,
     weight_bytes,
 )
+from glm_backend.native.compiled import is_possible
 from tests.models import tiny
 
 BOTH: tuple[Quantization, ...] = ("int8", "int4")
@@ -36,7 +38,8 @@ BOTH: tuple[Quantization, ...] = ("int8", "int4")
 MOST_ERROR = {"int8": 0.02, "int4": 0.12}
 #: Goes on with a word that is far ahead of the next likely one, whatever kernel rounds it.
 CAPITAL = "The capital of France is the city of"
-FAST = ("TorchInt4", "OpenVinoInt4")
+FAST = ("TorchInt4", "NativeKernel")
+SLOWER = ("TorchInt4", "OpenVinoInt4")
 
 
 def weight(rows: int, columns: int) -> Tensor:
@@ -59,6 +62,8 @@ def error(got: Tensor, want: Tensor) -> float:
 def kernels(kind: Quantization, w: Tensor, bias: Tensor | None) -> list[Kernel]:
     held = quantized(w, kind)
     found: list[Kernel] = [WidenedLinear(held, bias)]
+    if held.has_native:
+        found.append(NativeKernel(held, bias))
     if kind == "int8":
         return [*found, FbgemmInt8(quantized_int8(w), bias), OneDnnInt8(quantized_int8(w), bias)]
     if w.shape[0] % 16 == 0:
@@ -66,6 +71,8 @@ def kernels(kind: Quantization, w: Tensor, bias: Tensor | None) -> list[Kernel]:
     if w.shape[1] % 128 == 0:
         large = quantized_int4(w, group=128)
         found += [WidenedLinear(large, bias), OpenVinoInt4(large, bias), TorchInt4(large, bias)]
+        if large.has_native:
+            found.append(NativeKernel(large, bias))
     return found
 
 
@@ -74,7 +81,8 @@ def test_the_fast_kernels_run_here_or_say_that_they_do_not() -> None:
     chosen = {type(int8_kernel(quantized_int8(weight(64, 64)), None)).__name__}
     chosen.add(type(int4_kernel(quantized_int4(weight(64, 64)), None)).__name__)
     chosen.add(type(int4_kernel(quantized_int4(weight(64, 2048)), None)).__name__)
-    assert chosen in ({"FbgemmInt8", *FAST}, {"OneDnnInt8", *FAST})
+    large = FAST if is_possible() else SLOWER
+    assert chosen in ({"FbgemmInt8", *large}, {"OneDnnInt8", *large})
 
 
 @pytest.mark.parametrize("kernel", [TwoPartFbgemm, TwoPartOneDnn])
