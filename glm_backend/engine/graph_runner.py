@@ -55,6 +55,7 @@ class GraphRunner:
         self._module = module
         self._turns = turns_of(module, module.config.max_position_embeddings, torch.device("cpu"))
         self._graphs = graphs_of(module)
+        self._head = self._graphs.head
         self.parts = len(self._graphs.layers)
         self.held_bytes = self._graphs.nbytes
 
@@ -109,7 +110,7 @@ class GraphRunner:
     def _places(self, slots: int, tokens: int) -> _Slots:
         graphs, layers = self._graphs, self._module.config.num_hidden_layers
         _, kv_heads, dim = head_counts(self._module)
-        requests = [graph.create_infer_request() for graph in (*graphs.layers, graphs.head)]
+        requests = [graph.create_infer_request() for graph in (*graphs.layers, self._head)]
         return _Slots(slots, tokens, layers, (kv_heads, BLOCK, dim), requests)
 
     def _pass(self, step: _Step, slots: _Slots) -> Parts:
@@ -151,11 +152,11 @@ class _Slots:
         *self.layers, self.head = requests
         self._told: dict[str, NDArray[Any]] | None = None
         self._inputs: dict[str, NDArray[Any]] = {}
-        self._memory = SlotMemory(slots + 1)
+        self.memory = SlotMemory(slots + 1)
         for layer in range(layers):
             graph, number = divmod(layer, LAYERS_AT_ONCE)
             for name in ("keys", "values"):
-                held = self._memory.new((self.blocks, *block), _KV_DTYPE, torch.device("cpu"))
+                held = self.memory.new((self.blocks, *block), _KV_DTYPE, torch.device("cpu"))
                 tensor = Held(held.flatten(0, 1).numpy(), shared_memory=True)
                 self.layers[graph].set_tensor(f"{name}_{number}", tensor)
 
@@ -183,15 +184,15 @@ class _Slots:
 
     def make_ready(self, slot: int, tokens: int) -> None:
         """Has the memory ready that a sequence of so many tokens reads and writes."""
-        self._memory.make_ready(slot, _blocks(tokens + 1))
+        self.memory.make_ready(slot, _blocks(tokens + 1))
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Gives the slot `target` the first `tokens` of `source`."""
-        self._memory.copy(source, target, _blocks(tokens))
+        self.memory.copy(source, target, _blocks(tokens))
 
     def clear(self, slot: int) -> None:
         """Makes a slot zero, and gives its memory back where that can be."""
-        self._memory.clear(slot)
+        self.memory.clear(slot)
 
 
 class _Step:

@@ -124,9 +124,13 @@ class NativeRunner:
         return finished(self._pass(whole, self._places(1, len(token_ids)), [self._ends[-1]]))
 
     def _ready(self, batch: Sequence[Stretch]) -> _Slots:
+        slots = self._slots
         for stretch in batch:
-            self._slots.memory.make_ready(stretch.slot, blocks_for(stretch.end))
-        return self._slots
+            blocks = blocks_for(stretch.end)
+            if blocks > slots.blocks or not 0 <= stretch.slot < slots.count:
+                raise IndexError(f"no place for {stretch.end} tokens in slot {stretch.slot}")
+            slots.memory.make_ready(stretch.slot, blocks)
+        return slots
 
     def _places(self, slots: int, tokens: int) -> _Slots:
         _, kv_heads, dim = head_counts(self._module)
@@ -155,11 +159,13 @@ class NativeRunner:
 class _Slots:
     """Keys and values of so many sequences, two tensors a layer, and where scores are kept.
 
+    A kernel does not look whether what it is told is within: whoever tells it does.
+
     numbers: of all heads of a token's key.
     """
 
     def __init__(self, slots: int, tokens: int, layers: int, numbers: int) -> None:
-        self.blocks = blocks_for(tokens)
+        self.count, self.blocks = slots, blocks_for(tokens)
         self.scratch = attention.scratch_for(self.blocks)
         self.memory = SlotMemory(slots)
         for _ in range(2 * layers):

@@ -31,7 +31,7 @@ from glm_backend.native.code import (
     numbered,
     of_lanes,
 )
-from glm_backend.native.compiled import compiled
+from glm_backend.native.compiled import MOST_THREADS, compiled
 from glm_backend.native.functions import exponential
 
 #: Tokens of a block, and blocks whose scores are summed up at once.
@@ -55,7 +55,7 @@ def blocks_for(tokens: int) -> int:
 
 def scratch_for(blocks: int) -> Tensor:
     """Where `attended` keeps scores, of slots of so many blocks."""
-    return torch.empty(torch.get_num_threads(), _QUERIES_AT_ONCE[0], blocks * BLOCK)
+    return torch.empty(MOST_THREADS, _QUERIES_AT_ONCE[0], blocks * BLOCK)
 
 
 def groups_of(lengths: Sequence[int]) -> Tensor:

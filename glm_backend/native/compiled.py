@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ def _openmp() -> Any | None:
         return library
     return None
 
+
+#: No program runs with more threads.
+MOST_THREADS = os.cpu_count() or 1
 
 #: Engines whose code may be called at any time.
 _kept: list[Any] = []
@@ -126,7 +130,8 @@ class Program:
         begin = ctypes.addressof(self._operations) + first * 2 * ctypes.sizeof(ctypes.c_int64)
         count = (self._length if behind is None else behind) - first
         about = (ctypes.c_int64 * 3)(begin, count, step.address)
-        openmp.GOMP_parallel(_region(), ctypes.addressof(about), torch.get_num_threads(), 0)
+        threads = min(torch.get_num_threads(), MOST_THREADS)
+        openmp.GOMP_parallel(_region(), ctypes.addressof(about), threads, 0)
 
 
 class Step:

@@ -13,6 +13,7 @@ from torch import Tensor
 from glm_backend.engine.batch import Stretch
 from glm_backend.engine.graph_runner import GraphRunner
 from glm_backend.engine.lean_decoder import LeanRunner
+from glm_backend.engine.native_runner import NativeRunner
 from glm_backend.engine.request import Finished, SamplingParams, Token
 from glm_backend.engine.runner import Runner
 from glm_backend.language_model import LanguageModel
@@ -32,6 +33,8 @@ PROMPT = [(7919 * place) % 40_000 + 50 for place in range(333)]
         (LeanRunner, "int8", torch.float16),
         (LeanRunner, "int4", torch.float16),
         (GraphRunner, "int8", torch.float16),
+        (NativeRunner, "int8", torch.float16),
+        (NativeRunner, "int4", torch.float16),
     ],
     ids=lambda param: f"{param[0].__name__}-{param[1]}-{param[2]}",
 )
@@ -39,9 +42,9 @@ def runner(request: pytest.FixtureRequest, starter: object, model_dir: Path) -> 
     """With keys and values in whichever precision a machine may find faster."""
     kind, quantization, kept_in = request.param
     loaded = load("smollm2-135m", quantization=quantization, model_dir=model_dir)
-    if kind is GraphRunner and not GraphRunner.fits(loaded.module):
-        pytest.skip("OpenVINO is missing or not exact on this machine; then nothing uses it")
-    made: LeanRunner | GraphRunner = kind(loaded.module)
+    if kind is not LeanRunner and not kind.fits(loaded.module):
+        pytest.skip("this machine cannot run it exactly; then nothing uses it")
+    made: LeanRunner | GraphRunner | NativeRunner = kind(loaded.module)
     if isinstance(made, LeanRunner):
         made.kv_dtype = kept_in
     made.open(8, 2000)

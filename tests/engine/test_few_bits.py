@@ -1,4 +1,7 @@
-"""The pass through OpenVINO's graphs: its numbers, in any company, and which models take it."""
+"""The passes for weights in few bits, our own kernels' and OpenVINO's graphs.
+
+Their numbers, in any company, and which models take them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,18 +18,28 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from glm_backend.engine import graph_runner
+from glm_backend.engine import graph_runner, native_runner
 from glm_backend.engine.batch import Stretch
 from glm_backend.engine.graph_runner import GraphRunner
 from glm_backend.engine.kv_cache import Prefix
 from glm_backend.engine.lean_decoder import LeanRunner
 from glm_backend.engine.llama_like import turns_of
 from glm_backend.engine.local import LocalEngine
+from glm_backend.engine.native_runner import NativeRunner
 from glm_backend.engine.request import SamplingParams
 from glm_backend.engine.runner import runner_for
-from glm_backend.models.quantization import QuantizedLinear, quantized_int4, quantized_int8
+from glm_backend.models.quantization import (
+    Int8Weight,
+    QuantizedLinear,
+    QuantizedWeight,
+    quantized_int4,
+    quantized_int8,
+)
+from glm_backend.models.row_quantization import RowInt4Weight
 from tests.engine.test_reading import assert_a_prompt_in_parts_is_the_same
 from tests.engine.test_runner import VOCAB, ids_of, prompts_of, small
+
+Pass = type[NativeRunner] | type[GraphRunner]
 
 FAMILIES = ["llama", "qwen2", "mistral", "glm", "glm4"]
 
@@ -38,43 +52,74 @@ def in_few_bits(module: PreTrainedModel, form: Callable[[Tensor], Any]) -> PreTr
     return module
 
 
+def exact(weight: Tensor) -> Int8Weight:
+    return replace(quantized_int8(weight), exact=True)
+
+
+def dequantised(module: PreTrainedModel) -> PreTrainedModel:
+    """With the numbers that its weights stand for."""
+    for name, part in list(module.named_modules()):
+        if isinstance(part, QuantizedLinear):
+            layer = nn.Linear(part.in_features, part.out_features, part.bias is not None)
+            assert part.weight is not None
+            layer.weight = nn.Parameter(part.weight.dense(slice(None)), requires_grad=False)
+            layer.bias = part.bias
+            module.set_submodule(name, layer)
+    return module
+
+
+#: Weights of a size at which attention matters, five layers, so that there are two graphs.
+SIZE: dict[str, object] = {
+    "head_dim": 64,
+    "num_hidden_layers": 5,
+    "initializer_range": 0.2,
+    "intermediate_size": 128,
+}
+
+
 def int8(kind: str = "llama", **changes: object) -> PreTrainedModel:
-    """Weights of a size at which attention matters, five layers, so that there are two graphs."""
-    size: dict[str, object] = {"head_dim": 64, "num_hidden_layers": 5, "initializer_range": 0.2}
-    return in_few_bits(small(kind, **(size | changes)), quantized_int8)
+    return in_few_bits(small(kind, **(SIZE | changes)), quantized_int8)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _it_runs_here() -> None:
-    """Elsewhere OpenVINO may be missing or add up otherwise; then nothing uses it."""
-    if not GraphRunner.fits(int8()):
-        pytest.skip("OpenVINO is not exact on this machine")
+@pytest.fixture(params=[NativeRunner, GraphRunner])
+def pass_(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pass:
+    """Which is taken where both are there: our own kernels, or where they are not, the graphs."""
+    chosen: Pass = request.param
+    if not chosen.fits(int8()):
+        pytest.skip("this machine cannot run it exactly; then nothing uses it")
+    if chosen is GraphRunner:
+        monkeypatch.setattr(NativeRunner, "fits", lambda module: False)
+    return chosen
 
 
-def opened(module: PreTrainedModel, slots: int = 4, tokens: int = 300) -> GraphRunner:
-    runner = GraphRunner(module)
+def opened(
+    pass_: Pass, module: PreTrainedModel, slots: int = 4, tokens: int = 300
+) -> NativeRunner | GraphRunner:
+    runner = pass_(module)
     runner.open(slots, tokens)
     return runner
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_a_family_has_the_numbers_that_it_has_layer_by_layer(kind: str) -> None:
+def test_a_family_has_the_numbers_that_it_has_layer_by_layer(kind: str, pass_: Pass) -> None:
     """Both round activations to 8 bits, each in its own way."""
     (ids,) = prompts_of([90], VOCAB)
     lean = LeanRunner(int8(kind))
     chosen = runner_for(int8(kind))
-    assert type(chosen) is GraphRunner
+    assert type(chosen) is pass_
     assert chosen.held_bytes > 0
-    assert chosen.parts == 2
-    plain = small(kind, head_dim=64, num_hidden_layers=5, initializer_range=0.2)
+    assert chosen.parts == (2 if pass_ is GraphRunner else 5)
+    plain = small(kind, **SIZE)
     exact = LeanRunner(plain).score(ids)
     off, usual = ((runner.score(ids) - exact).norm() for runner in (chosen, lean))
     assert off < 1.2 * usual
     assert usual < 0.1 * exact.norm()
 
 
-def test_a_pass_is_the_same_to_the_last_bit_however_prompts_are_cut_and_whoever_is_beside() -> None:
-    runner = opened(int8(), slots=6)
+def test_a_pass_is_the_same_to_the_last_bit_however_prompts_are_cut_and_whoever_is_beside(
+    pass_: Pass,
+) -> None:
+    runner = opened(pass_, int8(), slots=6)
     rng = random.Random(3)
     texts = prompts_of([rng.randint(40, 200) for _ in range(5)], VOCAB)
     ends = [rng.randint(1, len(text) - 9) for text in texts]
@@ -107,41 +152,43 @@ def test_a_pass_is_the_same_to_the_last_bit_however_prompts_are_cut_and_whoever_
     assert seen == len(expected)
 
 
-def test_other_passes_may_come_between_the_parts_of_a_prompt() -> None:
-    assert_a_prompt_in_parts_is_the_same(GraphRunner(int8()))
+def test_other_passes_may_come_between_the_parts_of_a_prompt(pass_: Pass) -> None:
+    assert_a_prompt_in_parts_is_the_same(pass_(int8()))
 
 
-def test_a_slot_goes_on_from_another_and_is_empty_when_it_is_cleared() -> None:
-    runner = opened(int8())
+def test_a_slot_goes_on_from_another_and_is_empty_when_it_is_cleared(pass_: Pass) -> None:
+    runner = opened(pass_, int8())
     (ids,) = prompts_of([101], VOCAB)
     expected = runner.forward([Stretch(0, 0, ids)])
     runner.copy(0, 3, 77)
     assert torch.equal(runner.forward([Stretch(3, 77, ids[77:])]), expected)
+    memory = runner._slots.memory
+    assert all(tensor[0].any() for tensor in memory.tensors)
     runner.clear(0)
-    assert all(not tensor[0].any() for tensor in runner._slots._memory.tensors)
+    assert all(not tensor[0].any() for tensor in memory.tensors)
     assert torch.equal(runner.forward([Stretch(3, 77, ids[77:])]), expected)
 
 
 @pytest.mark.parametrize("layers", [1, 3, 4])
-def test_any_number_of_layers_is_cut_into_graphs(layers: int) -> None:
+def test_any_number_of_layers(layers: int, pass_: Pass) -> None:
     (ids,) = prompts_of([20], VOCAB)
-    runner = opened(int8(num_hidden_layers=layers))
-    assert runner.parts == (layers + 2) // 3
+    runner = opened(pass_, int8(num_hidden_layers=layers))
+    assert runner.parts == ((layers + 2) // 3 if pass_ is GraphRunner else layers)
     logits = runner.forward([Stretch(0, 0, ids, scored=20)])
     expected = LeanRunner(int8(num_hidden_layers=layers)).score(ids)
     assert (logits - expected).norm() < 0.1 * expected.norm()
 
 
-def test_a_step_whose_logits_nobody_wants_writes_its_keys_and_values() -> None:
-    runner = opened(int8())
+def test_a_step_whose_logits_nobody_wants_writes_its_keys_and_values(pass_: Pass) -> None:
+    runner = opened(pass_, int8())
     (ids,) = prompts_of([40], VOCAB)
     expected = runner.forward([Stretch(0, 0, ids)])
     assert runner.forward([Stretch(1, 0, ids[:39], scored=0)]).shape == (0, VOCAB)
     assert torch.equal(runner.forward([Stretch(1, 39, ids[39:])]), expected)
 
 
-def test_scores_touch_no_slot_and_may_be_asked_for_meanwhile() -> None:
-    runner = opened(int8())
+def test_scores_touch_no_slot_and_may_be_asked_for_meanwhile(pass_: Pass) -> None:
+    runner = opened(pass_, int8())
     (ids,) = prompts_of([120], VOCAB)
     expected = runner.score(ids)
     runner.forward([Stretch(0, 0, ids[:60], scored=0)])
@@ -155,21 +202,23 @@ def test_scores_touch_no_slot_and_may_be_asked_for_meanwhile() -> None:
     assert all(torch.equal(each, logits[0]) for each in logits)
 
 
-def test_nan_in_the_weights_ends_its_own_answers_only() -> None:
+def test_nan_in_the_weights_ends_its_own_answers_only(pass_: Pass) -> None:
     params = SamplingParams(temperature=0, max_new_tokens=12)
     good = prompts_of([30, 40], VOCAB)
-    alone = answered(int8(), *[(prompt, params) for prompt in good])
+    alone = answered(pass_, int8(), *[(prompt, params) for prompt in good])
     poison = next(n for n in range(VOCAB) if not any(n in ids for ids in (*good, *alone)))
     module = int8()
     module.model.embed_tokens.weight.data[poison] = torch.nan
     asked = [(good[0], params), ([9, poison, 9], params), (good[1], params)]
-    assert answered(module, *asked) == [alone[0], [], alone[1]]
+    assert answered(pass_, module, *asked) == [alone[0], [], alone[1]]
 
 
-def answered(module: PreTrainedModel, *asked: tuple[list[int], SamplingParams]) -> list[list[int]]:
+def answered(
+    pass_: Pass, module: PreTrainedModel, *asked: tuple[list[int], SamplingParams]
+) -> list[list[int]]:
     """What is said together; nothing by one that fails."""
     engine = LocalEngine(
-        GraphRunner(module), name="", context_length=200, vocab_size=VOCAB, stop_ids=frozenset()
+        pass_(module), name="", context_length=200, vocab_size=VOCAB, stop_ids=frozenset()
     )
     said = [ids_of(generation) for generation in [engine.submit(*each) for each in asked]]
     engine.close()
@@ -190,56 +239,91 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        lambda: small("llama", head_dim=64),
-        lambda: in_few_bits(small("llama", head_dim=64), quantized_int4),
+        lambda: small("llama", **SIZE),
         lambda: int8(head_dim=16),
         lambda: int8().to(torch.bfloat16),
     ],
-    ids=["float32", "int4", "small heads", "bfloat16"],
+    ids=["float32", "small heads", "bfloat16"],
 )
-def test_what_it_is_not_for_runs_layer_by_layer(module: Callable[[], PreTrainedModel]) -> None:
+def test_what_they_are_not_for_runs_layer_by_layer(
+    pass_: Pass, module: Callable[[], PreTrainedModel]
+) -> None:
     assert type(runner_for(module())) is LeanRunner
 
 
-def test_nor_is_it_for_large_models_and_trained_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_are_they_for_trained_prefixes(pass_: Pass) -> None:
     prefix: Prefix = [(torch.zeros(2, 3, 64), torch.zeros(2, 3, 64))] * 5
     assert type(runner_for(int8(), prefix)) is LeanRunner
+
+
+def test_graphs_are_for_small_models_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not GraphRunner.fits(in_few_bits(small("llama", **SIZE), quantized_int4))
     monkeypatch.setattr(graph_runner, "_LARGE", 64)
-    assert type(runner_for(int8())) is LeanRunner
+    assert not GraphRunner.fits(int8())
 
 
-def test_without_openvino_a_model_runs_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", [quantized_int4, RowInt4Weight.like, exact])
+def test_our_own_kernels_are_for_every_form(form: Callable[[Tensor], QuantizedWeight]) -> None:
+    module = in_few_bits(small("llama", **SIZE), form)
+    if not NativeRunner.fits(module):
+        pytest.skip("not on this processor")
+    (ids,) = prompts_of([90], VOCAB)
+    runner = runner_for(module)
+    assert type(runner) is NativeRunner
+    widened = runner_for(dequantised(in_few_bits(small("llama", **SIZE), form)))
+    assert type(widened) is LeanRunner
+    expected = widened.score(ids)
+    assert (runner.score(ids) - expected).norm() < 0.1 * expected.norm()
+
+
+def test_a_width_that_is_no_whole_number_of_groups_runs_layer_by_layer() -> None:
+    assert not NativeRunner.fits(int8(intermediate_size=96))
+
+
+@pytest.mark.parametrize(("slot", "start"), [(0, 192), (4, 0), (-1, 0)])
+def test_our_own_kernels_write_nowhere_but_where_there_is_room(slot: int, start: int) -> None:
+    if not NativeRunner.fits(int8()):
+        pytest.skip("not on this processor")
+    runner = opened(NativeRunner, int8(), slots=4, tokens=192)
+    with pytest.raises(IndexError, match=f"slot {slot}"):
+        runner.forward([Stretch(slot, start, [5])])
+
+
+def test_without_openvino_there_are_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     without_openvino(monkeypatch)
-    assert type(runner_for(int8())) is LeanRunner
+    assert not GraphRunner.fits(int8())
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_one_that_gives_other_numbers_is_not_used(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, pass_: Pass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = int8(kind, initializer_range=0.02)
 
     def backwards(*arguments: Any) -> Tensor:
         return turns_of(*arguments).conj_physical()
 
-    assert GraphRunner.fits(module)
-    monkeypatch.setattr(graph_runner, "turns_of", backwards)
-    assert not GraphRunner.fits(module)
+    assert pass_.fits(module)
+    for where in (graph_runner, native_runner):
+        monkeypatch.setattr(where, "turns_of", backwards)
+    assert not pass_.fits(module)
 
 
-def test_where_company_changes_an_answer_it_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_company_changes_an_answer_graphs_are_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     usual = GraphRunner.forward
 
     def with_company(self: GraphRunner, batch: list[Stretch]) -> Tensor:
         return usual(self, batch) * (1.0 + 1e-6 * (len(batch) - 1))
 
     monkeypatch.setattr(GraphRunner, "forward", with_company)
-    assert type(runner_for(int8())) is LeanRunner
+    assert not GraphRunner.fits(int8())
 
 
-def test_one_that_is_let_go_is_gone() -> None:
-    runner = opened(int8())
+def test_one_that_is_let_go_is_gone(pass_: Pass) -> None:
+    runner = opened(pass_, int8())
     runner.forward([Stretch(0, 0, [5, 6])])
-    gone = [weakref.ref(runner), weakref.ref(runner._graphs.head)]
+    gone = [weakref.ref(runner), weakref.ref(runner._head)]
     del runner
     assert [reference() for reference in gone] == [None, None]
