@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glm_backend.engine.request import MAX_SEED, LogProb, SamplingParams, Token
+from glm_backend.native.largest import LANE, Largest
 
 #: float32 of [vocab] or of some candidates; NumPy, as its kernels are the quickest for one row.
 Numbers = NDArray[np.float32]
@@ -26,8 +27,6 @@ Ids = NDArray[np.intp]
 
 #: Candidates sorted at first; sorting a whole vocabulary costs milliseconds a token.
 _FIRST_CANDIDATES = 256
-#: Values of a row of which only the largest is looked at first.
-_LANE = 64
 
 
 class Sampler:
@@ -39,6 +38,7 @@ class Sampler:
         self._params = params
         self._seed = secrets.randbelow(MAX_SEED) if params.seed is None else params.seed
         self._place = 0
+        self._candidates_of = Largest(vocab_size)
         self._seen: NDArray[np.bool_] | None = None
         if params.repetition_penalty != 1:
             self._seen = np.zeros(vocab_size, dtype=np.bool_)
@@ -74,7 +74,7 @@ class Sampler:
         params, vocab = self._params, len(logits)
         temperature = np.float32(params.temperature)
         if 0 < params.top_k < vocab:
-            ids = _largest(logits, params.top_k)  # the same at every temperature
+            ids = self._largest(logits, params.top_k)  # the same at every temperature
             values = logits[ids] / temperature
             weights = np.exp(values - values[0])
             return self._nucleus(values, ids, weights / weights.sum())
@@ -92,12 +92,19 @@ class Sampler:
         total = np.exp(scaled - highest).sum()
         width = min(_FIRST_CANDIDATES, vocab)
         while True:
-            ids = _largest(scaled, width)
+            ids = self._largest(scaled, width)
             values = scaled[ids]
             weights = np.exp(values - highest) / total
             if width == vocab or weights.sum() >= top_p or weights[-1] < min_p * weights[0]:
                 return self._nucleus(values, ids, weights)
             width = min(width * 8, vocab)
+
+    def _largest(self, values: Numbers, count: int) -> Ids:
+        """As the function, in a third of the time where our own kernels run."""
+        if not self._candidates_of.fits(values, count):
+            return _largest(values, count)
+        places = self._candidates_of.candidates(values, count)
+        return _sorted(values, places.astype(np.intp), count)
 
     def _nucleus(self, values: Numbers, ids: Ids, weights: Numbers) -> tuple[Numbers, Ids]:
         """What top_p, min_p and typical_p leave of candidates sorted by weight; never nothing."""
@@ -119,15 +126,22 @@ def _largest(values: Numbers, count: int) -> Ids:
     A long row is cut into lanes first: the `count` largest are no smaller than the `count` largest
     of the lanes' own maxima, and few values reach those.
     """
-    width = len(values) // _LANE
+    width = len(values) // LANE
     if count < width:
-        highest = values[: width * _LANE].reshape(_LANE, width).max(0)
+        highest = values[: width * LANE].reshape(LANE, width).max(0)
         places: Ids = np.flatnonzero(values >= np.partition(highest, -count)[-count])
     else:
         places = np.arange(len(values))
     if count < len(places):
         places = places[np.argpartition(values[places], -count)[-count:]]
-    return places[np.argsort(-values[places], kind="stable")]
+    return _sorted(values, places, count)
+
+
+def _sorted(values: Numbers, places: Ids, count: int) -> Ids:
+    """The largest of these few places, the largest first."""
+    order = np.argsort(-values[places], kind="stable")
+    sorted_places: Ids = places[order[:count]]
+    return sorted_places
 
 
 def _typical(values: Numbers, ids: Ids, typical_p: float) -> tuple[Numbers, Ids]:
