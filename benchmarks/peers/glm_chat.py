@@ -12,6 +12,8 @@ from typing import Any
 from benchmarks.asking import answer, crowd, loaded, question, random_ids, timed
 from benchmarks.peers.peer import serve
 from benchmarks.process_memory import memory_bytes
+from glm_backend.engine.batch import Stretch
+from glm_backend.engine.native_runner import NativeRunner
 from glm_backend.engine.request import SamplingParams
 from glm_backend.models.model import Quantization
 
@@ -47,7 +49,10 @@ class Ours:
         """
         runner: Any = self._model._runner
         self.prefill(16, 0)  # the tables of every layer are there then
-        runner._cache.make_ready(0, tokens)
+        if isinstance(runner, NativeRunner):
+            runner._ready([Stretch(0, tokens - 1, [0])])
+        else:
+            runner._cache.make_ready(0, tokens)
         return {
             "weights": runner.held_bytes,
             "now": memory_bytes("VmRSS"),
