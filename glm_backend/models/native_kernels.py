@@ -13,7 +13,15 @@ from glm_backend.models.quantization import Int4Weight, Int8Weight, Kernel, Quan
 from glm_backend.models.row_quantization import RowInt4Weight
 from glm_backend.native import products, rounding
 from glm_backend.native.compiled import Program, Step, is_possible
-from glm_backend.native.products import INT8, LARGE_INT4, ROW_INT4, SMALL_INT4, Laid
+from glm_backend.native.products import (
+    INT8,
+    LARGE_INT4,
+    LARGE_INT8,
+    ROW_INT4,
+    SMALL_INT4,
+    Form,
+    Laid,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +76,7 @@ def laid_out(weight: QuantizedWeight) -> Laid:
         flat = products.laid_out(weight.levels, shape, form, weight.scale, weight.zero)
         return Laid(form, 1, products.padded_rows(weight.rows), columns, flat, torch.empty(0))
     assert isinstance(weight, Int8Weight | RowInt4Weight)
-    form = INT8 if isinstance(weight, Int8Weight) else ROW_INT4
+    form = _row_form(weight)
     parts = 2 if form is ROW_INT4 or getattr(weight, "exact", False) else 1
     columns, zero = products.padded_columns(weight.columns, form), form.zero or 0
 
@@ -81,6 +89,13 @@ def laid_out(weight: QuantizedWeight) -> Laid:
     scale[: weight.rows] = weight.scale.float()
     flat = products.laid_out(levels, (weight.rows, columns), form)
     return Laid(form, parts, len(scale), columns, flat, scale)
+
+
+def _row_form(weight: Int8Weight | RowInt4Weight) -> Form:
+    if isinstance(weight, RowInt4Weight):
+        return ROW_INT4
+    small = weight.columns < _LARGE_COLUMNS
+    return INT8 if small or weight.uneven else LARGE_INT8
 
 
 def has_native(weight: QuantizedWeight) -> bool:
