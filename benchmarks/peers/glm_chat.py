@@ -50,7 +50,7 @@ class Ours:
         runner: Any = self._model._runner
         self.prefill(16, 0)  # the tables of every layer are there then
         if isinstance(runner, NativeRunner):
-            runner._ready([Stretch(0, tokens - 1, [0])])
+            runner._slots.make_ready(Stretch(0, tokens - 1, [0]))
         else:
             runner._cache.make_ready(0, tokens)
         return {

@@ -58,11 +58,11 @@ def scratch_for(blocks: int) -> Tensor:
     return torch.empty(MOST_THREADS, _QUERIES_AT_ONCE[0], blocks * BLOCK)
 
 
-def groups_of(lengths: Sequence[int]) -> Tensor:
+def groups_of(lengths: Sequence[int]) -> list[int]:
     """Tokens that are attended for together, as `attended` is told of them.
 
-    lengths: of the sequences whose tokens stand behind each other. -> int64: how many groups, then
-    of each its first token and how many.
+    lengths: of the sequences whose tokens stand behind each other. Gives how many groups, then of
+    each its first token and how many.
     """
     told, first = [0], 0
     for length in lengths:
@@ -70,7 +70,7 @@ def groups_of(lengths: Sequence[int]) -> Tensor:
             told += [first + begin, min(_TOKENS_AT_ONCE, length - begin)]
         first += length
     told[0] = len(told) // 2
-    return torch.tensor(told)
+    return told
 
 
 @functools.cache
@@ -152,7 +152,7 @@ def attended(dim: int) -> int:
     """The address of the operation that attends: each token to those of its slot up to itself.
 
     Buffers: heads, as `turned` leaves them; y, float32 [rows, query heads * dim]; positions, slots;
-    groups (`groups_of`); scratch (`scratch_for`); keys and values. Numbers and sizes: as for
+    groups (`groups_of`, int64); scratch (`scratch_for`); keys and values. Numbers and sizes: as for
     `turned`.
     """
     name = f"attended_{dim}"

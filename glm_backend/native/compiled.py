@@ -141,7 +141,12 @@ class Step:
     """
 
     def __init__(self, rows: int, buffers: Sequence[Tensor | int]) -> None:
-        self._buffers = buffers
+        self._buffers = list(buffers)
         shared = [part if isinstance(part, int) else part.data_ptr() for part in buffers]
         self._shared = (ctypes.c_int64 * (1 + len(shared)))(rows, *shared)
         self.address = ctypes.addressof(self._shared)
+
+    def give(self, place: int, buffer: Tensor) -> None:
+        """Another buffer at a place."""
+        self._buffers[place - 1] = buffer
+        self._shared[place] = buffer.data_ptr()

@@ -14,6 +14,7 @@ from torch import Tensor
 from glm_backend.engine.batch import Batch, Stretch
 from glm_backend.engine.kv_cache import KVCache
 from glm_backend.engine.lean_decoder import LeanRunner
+from glm_backend.engine.native_runner import NativeRunner
 from glm_backend.engine.recorded_pass import Attention, Recording
 from glm_backend.engine.runner import runner_for
 from glm_backend.language_model import LanguageModel
@@ -162,7 +163,7 @@ def test_a_model_that_is_let_go_is_gone(
     """Nothing waits for Python's garbage collection, nor is kept by TorchScript."""
     model = LanguageModel(load("smollm2-135m", quantization=quantization, model_dir=model_dir))
     runner: Any = model._runner
-    head = runner._head
+    head = runner._program if isinstance(runner, NativeRunner) else runner._head
     if isinstance(runner, LeanRunner):
         assert runner._recording._made
         head = getattr(head, "__self__", head)
