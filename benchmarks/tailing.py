@@ -52,15 +52,15 @@ def rows() -> list[Row]:
 
 def _answers(dashboard: Dashboard) -> tuple[list[float], list[float]]:
     alone, followed = [], []
-    conversation_id = str(_get(dashboard, "begin"))
     for run in range(RUNS + 1):
-        without = float(_get(dashboard, f"ask?c={conversation_id}&n={2 * run}"))
+        without = float(_get(dashboard, f"ask?c={_get(dashboard, 'begin')}&n={run}"))
+        conversation_id = str(_get(dashboard, "begin"))
         with ExitStack() as stack:
             pages = [stack.enter_context(_connection(dashboard)) for _ in range(PAGES)]
             for page in pages:
                 _run_page(page, conversation_id)
                 _wait_for_end(page)
-            asking = f"ask?c={conversation_id}&n={2 * run + 1}"
+            asking = f"ask?c={conversation_id}&n={run}"  # the same answer, it has a seed
             answer = stack.enter_context(ThreadPoolExecutor()).submit(_get, dashboard, asking)
             time.sleep(0.1)
             for page in pages:  # as each browser does within two seconds
