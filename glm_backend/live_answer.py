@@ -121,7 +121,8 @@ class LiveAnswer:
         """New text as it comes, at most `max_hz` pieces a second, until the answer ends.
 
         `poll` is called at least every 50 ms, so that a page can be interrupted while no token
-        comes. Any number of readers may tail at once, each from the beginning.
+        comes. Any number of readers may tail at once, each from the beginning; they look at the
+        same moments, so that they have the same text to draw.
         """
         seen = 0
         while True:
@@ -136,7 +137,7 @@ class LiveAnswer:
                 return
             poll()
             if new:
-                time.sleep(1 / max_hz)
+                time.sleep(1 / max_hz - time.monotonic() % (1 / max_hz))
 
     def wait_saved(self, timeout_s: float) -> bool:
         """Waits until the end of the answer is in the database."""

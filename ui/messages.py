@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -96,10 +97,16 @@ def follow(live: LiveAnswer, place: Growing) -> None:
 
     for piece in live.tail(_HZ, poll=wait):
         text += piece
-        place.body.markdown(safe_markdown(clipped(text)[0]))
+        place.body.markdown(_growing(clipped(text)[0]))
         if live.save_error is not said:
             said = live.save_error
             _draw_save_error(place.notice, said)
+
+
+@functools.lru_cache(maxsize=16)
+def _growing(text: str) -> str:
+    """Of an answer under way, which everybody who watches it draws at the same moment."""
+    return safe_markdown(text)
 
 
 def _draw_save_error(place: DeltaGenerator, error: GLMError | None) -> None:
