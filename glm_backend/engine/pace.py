@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-#: Time that prompts may add to a step, as a share of the answers' own step. 4,000 tokens beside four
-#: answers of the starter model are read in 6 s with 1 and in 8 s with 0.75; at the 95th percentile
-#: gaps are 2.0 to 2.2 and 1.8 times as long meanwhile.
+#: Time that prompts may add to a step, as a share of the answers' own step. 4,000 tokens beside
+#: four answers of the starter model are read in 6 s with 1 and in 8 s with 0.75; at the 95th
+#: percentile gaps are 2.0 to 2.2 and 1.8 times as long meanwhile.
 _SHARE = 0.8
 #: How long a step may take while no answer is under way, in seconds.
 _ALONE_S = 0.2

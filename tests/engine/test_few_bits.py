@@ -289,6 +289,32 @@ def test_our_own_kernels_write_nowhere_but_where_there_is_room(slot: int, start:
         runner.forward([Stretch(slot, start, [5])])
 
 
+def test_a_longer_text_scored_meanwhile_does_not_change_what_a_step_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It makes longer tables of rotation; the buffers kept from the last step have the old ones."""
+    if not NativeRunner.fits(int8()):
+        pytest.skip("not on this processor")
+    monkeypatch.setattr(native_runner, "_FIRST_POSITIONS", 32)
+    (ids,) = prompts_of([120], VOCAB)
+    expected = opened(NativeRunner, int8()).score(ids)
+    runner = opened(NativeRunner, int8())
+    for place in range(20):
+        logits = runner.forward([Stretch(0, place, [ids[place]], answering=True)])
+        assert torch.equal(logits[0], expected[place])
+    assert torch.equal(runner.score(ids), expected)
+    for place in range(20, 120):
+        logits = runner.forward([Stretch(0, place, [ids[place]], answering=True)])
+        assert torch.equal(logits[0], expected[place])
+
+
+def test_a_step_holds_no_room_for_the_vocabulary_of_each_token() -> None:
+    if not NativeRunner.fits(int8()):
+        pytest.skip("not on this processor")
+    buffers = NativeRunner(int8(vocab_size=4096))._program.writer.buffers(10)
+    assert sum(buffer.nbytes for buffer in buffers) < 10 * 4 * 1024
+
+
 def test_without_openvino_there_are_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     without_openvino(monkeypatch)
     assert not GraphRunner.fits(int8())
