@@ -94,8 +94,8 @@ def laid_out(weight: QuantizedWeight) -> Laid:
 def _row_form(weight: Int8Weight | RowInt4Weight) -> Form:
     if isinstance(weight, RowInt4Weight):
         return ROW_INT4
-    small = weight.columns < _LARGE_COLUMNS
-    return INT8 if small or weight.uneven else LARGE_INT8
+    large = weight.columns >= _LARGE_COLUMNS and weight.columns % LARGE_INT8.columns == 0
+    return LARGE_INT8 if large and not weight.uneven else INT8
 
 
 def has_native(weight: QuantizedWeight) -> bool:
