@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import math
 
-from glm_backend.native.code import F32, FLOATS, I16, I32, VECTOR, Code, Value, number, of_lanes
+import torch
+
+from glm_backend.native.code import (
+    F32,
+    FLOATS,
+    HALVES,
+    I16,
+    I32,
+    INTS,
+    SHORTS,
+    VECTOR,
+    Code,
+    Value,
+    number,
+    of_lanes,
+)
 
 #: Beyond these the result is infinite, or nothing.
 _HIGHEST, _LOWEST = 88.7, -87.3
@@ -41,3 +56,14 @@ def norm_factor(code: Code, row: Value, columns: Value, eps: Value) -> Value:
     mean = b.fdiv(code.sum_of_lanes(total.get()), b.sitofp(columns, F32))
     root = code.call("llvm.sqrt.f32", F32, b.fadd(mean, eps))
     return b.fdiv(F32(1.0), root)
+
+
+def wide_numbers(code: Code, dtype: torch.dtype, pointer: Value, offset: Value | int) -> Value:
+    """16 numbers of a type of 32 or 16 bits, as float32."""
+    b = code.b
+    if dtype is torch.float32:
+        return code.load(FLOATS, pointer, offset)
+    if dtype is torch.float16:
+        return b.fpext(code.load(HALVES, pointer, offset), FLOATS)
+    wide = b.zext(code.load(SHORTS, pointer, offset), INTS)  # bfloat16 is float32 cut off
+    return b.bitcast(b.shl(wide, of_lanes(INTS, 16)), FLOATS)

@@ -7,20 +7,9 @@ from typing import Any
 
 import torch
 
-from glm_backend.native.code import (
-    FLOATS,
-    HALVES,
-    I64,
-    INTS,
-    LANES,
-    SHORTS,
-    Code,
-    Operation,
-    Value,
-    number,
-    of_lanes,
-)
+from glm_backend.native.code import I64, LANES, Operation, number
 from glm_backend.native.compiled import compiled
+from glm_backend.native.functions import wide_numbers
 
 #: Types that a table may have.
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -39,7 +28,6 @@ def gathered(dtype: torch.dtype) -> int:
 
 def _write(name: str, dtype: torch.dtype, module: Any) -> None:
     code = Operation(module, name)
-    b = code.b
     table, numbers, y = (code.buffer() for _ in range(3))
     columns = code.size()
     with code.my_share(code.rows) as row:
@@ -47,16 +35,6 @@ def _write(name: str, dtype: torch.dtype, module: Any) -> None:
         source = code.at(table, code.product(wanted, columns, dtype.itemsize))
         target = code.at(y, code.product(row, columns, 4))
         with code.loop(number(0), columns, LANES) as place:
-            numbers_ = _loaded(code, dtype, code.at(source, b.mul(place, number(dtype.itemsize))))
-            code.store(numbers_, target, code.product(place, 4))
+            some = wide_numbers(code, dtype, source, code.product(place, dtype.itemsize))
+            code.store(some, target, code.product(place, 4))
     code.done()
-
-
-def _loaded(code: Code, dtype: torch.dtype, pointer: Value) -> Value:
-    b = code.b
-    if dtype is torch.float32:
-        return code.load(FLOATS, pointer)
-    if dtype is torch.float16:
-        return b.fpext(code.load(HALVES, pointer), FLOATS)
-    wide = b.zext(code.load(SHORTS, pointer), INTS)
-    return b.bitcast(b.shl(wide, of_lanes(INTS, 16)), FLOATS)

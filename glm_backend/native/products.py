@@ -21,14 +21,11 @@ from glm_backend.native.code import (
     BYTES,
     F32,
     FLOATS,
-    HALVES,
     I32,
     I64,
-    INTS,
     LANES,
     PAIRS,
     PTR,
-    SHORTS,
     SMALL,
     VECTOR,
     Code,
@@ -39,6 +36,7 @@ from glm_backend.native.code import (
     of_lanes,
 )
 from glm_backend.native.compiled import compiled
+from glm_backend.native.functions import wide_numbers
 
 #: Vectors of a tile, and rows of weights in it.
 _VECTORS = 4
@@ -361,9 +359,10 @@ class _Tile(Code):
         behind = self.at(weight, TILE * form.columns * form.bits // 8)
         offsets = self.at(behind, TILE * 2)
         for vector in range(_VECTORS):
-            scale = self._half_numbers(behind, vector)
+            along = vector * LANES * 2
+            scale = wide_numbers(self, form.scales, behind, along)
             if form.middle:
-                offset = self._half_numbers(offsets, vector)
+                offset = wide_numbers(self, form.scales, offsets, along)
             else:
                 narrow = self.load(SMALL, offsets, vector * LANES)
                 offset = b.uitofp(narrow, FLOATS)
@@ -375,11 +374,3 @@ class _Tile(Code):
                 if form.middle:
                     sum_ = self.fma(offset, shifts[row], sum_)
                 y[row, vector].set(sum_)
-
-    def _half_numbers(self, numbers: Value, vector: int) -> Value:
-        """16 numbers of 16 bits as float32."""
-        b, place = self.b, vector * LANES * 2
-        if self._form.scales is torch.float16:
-            return b.fpext(self.load(HALVES, numbers, place), FLOATS)
-        wide = b.zext(self.load(SHORTS, numbers, place), INTS)
-        return b.bitcast(b.shl(wide, of_lanes(INTS, 16)), FLOATS)
