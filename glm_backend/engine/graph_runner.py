@@ -55,7 +55,6 @@ class GraphRunner:
         self._module = module
         self._turns = turns_of(module, module.config.max_position_embeddings, torch.device("cpu"))
         self._graphs = graphs_of(module)
-        self._head = self._graphs.head
         self.parts = len(self._graphs.layers)
         self.held_bytes = self._graphs.nbytes
 
@@ -110,7 +109,7 @@ class GraphRunner:
     def _places(self, slots: int, tokens: int) -> _Slots:
         graphs, layers = self._graphs, self._module.config.num_hidden_layers
         _, kv_heads, dim = head_counts(self._module)
-        requests = [graph.create_infer_request() for graph in (*graphs.layers, self._head)]
+        requests = [graph.create_infer_request() for graph in (*graphs.layers, graphs.head)]
         return _Slots(slots, tokens, layers, (kv_heads, BLOCK, dim), requests)
 
     def _pass(self, step: _Step, slots: _Slots) -> Parts:

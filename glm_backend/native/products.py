@@ -318,7 +318,7 @@ class _Tile(Code):
             totals[place] = self.fma(whole, scale[place[0]], totals[place])
 
     def _dot(self, group: Value, tile: Value, sums: dict[tuple[int, int], Variable]) -> None:
-        """The whole numbers of a group; a loop over vectors of each tile."""
+        """The whole numbers of a group."""
         form, b = self._form, self.b
         halves = 8 // form.bits
         columns = 4 * halves

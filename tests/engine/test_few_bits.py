@@ -350,7 +350,7 @@ def test_where_company_changes_an_answer_graphs_are_not_used(
 def test_one_that_is_let_go_is_gone(pass_: Pass) -> None:
     runner = opened(pass_, int8())
     runner.forward([Stretch(0, 0, [5, 6])])
-    held = runner._program if isinstance(runner, NativeRunner) else runner._head
+    held = runner._program if isinstance(runner, NativeRunner) else runner._graphs.head
     gone = [weakref.ref(runner), weakref.ref(held)]
     del held
     del runner

@@ -163,10 +163,11 @@ def test_a_model_that_is_let_go_is_gone(
     """Nothing waits for Python's garbage collection, nor is kept by TorchScript."""
     model = LanguageModel(load("smollm2-135m", quantization=quantization, model_dir=model_dir))
     runner: Any = model._runner
-    head = runner._program if isinstance(runner, NativeRunner) else runner._head
     if isinstance(runner, LeanRunner):
         assert runner._recording._made
-        head = getattr(head, "__self__", head)
+        head = getattr(runner._head, "__self__", runner._head)
+    else:
+        head = runner._program if isinstance(runner, NativeRunner) else runner._graphs.head
     gone = [weakref.ref(runner), weakref.ref(head)]
     model.close()
     del model, runner, head
