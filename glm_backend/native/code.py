@@ -1,6 +1,6 @@
 """Writes a function in LLVM's language (https://llvm.org/docs/LangRef.html), in few words.
 
-Vectors have 16 lanes of 32 bits, what an AVX-512 register holds. Numbers that change are variables
+Vectors have 16 lanes of 32 bits, what an AVX-512 register holds (processor.py). Numbers that change are variables
 in memory, as a C compiler writes them; LLVM turns them into registers.
 """
 
@@ -12,12 +12,14 @@ from typing import Any
 
 from llvmlite import ir
 
+from glm_backend.native.processor import Processor, processor
+
 #: Of llvmlite, whose own types are not told: a value of a function that is written, and a type.
 Value = Any
 Type = Any
 
 LANES = 16
-I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F16, F32, PTR = ir.HalfType(), ir.FloatType(), ir.PointerType()
 FLOATS, INTS, BYTES = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES), ir.VectorType(I8, 64)
 #: As many lanes of fewer bits, and a vector of pairs of bytes.
@@ -136,10 +138,42 @@ class Code:
         """In one order."""
         return self.call("llvm.vector.reduce.fadd.v16f32", F32, F32(-0.0), vector)
 
-    def dot_bytes(self, sums: Value, unsigned: Value, signed: Value) -> Value:
-        """Adds to each of 16 sums the products of four bytes (VNNI's vpdpbusd, which is exact)."""
-        name = "llvm.x86.avx512.vpdpbusd.512"
-        return self.call(name, INTS, sums, unsigned, signed)
+    def dot_bytes(self, sums: Value, unsigned: Value, signed: Value, bits: int) -> Value:
+        """Adds to each of 16 sums the products of four bytes, exactly. bits: of the unsigned ones.
+
+        VNNI's vpdpbusd where it is.
+        """
+        kind = processor()
+        if kind is Processor.WIDE:
+            return self.call("llvm.x86.avx512.vpdpbusd.512", INTS, sums, unsigned, signed)
+        halves = []
+        for half in (0, 1):
+            total, left, right = (self._half(part, half) for part in (sums, unsigned, signed))
+            if kind is Processor.DOTS:
+                name = "llvm.x86.avx512.vpdpbusd.256"
+                halves.append(self.call(name, total.type, total, left, right))
+            else:
+                halves.append(self._dot_pairs(total, left, right, bits))
+        return self.b.shuffle_vector(*halves, numbered())
+
+    def _half(self, vector: Value, half: int) -> Value:
+        count = vector.type.count // 2
+        lanes = ir.Constant(ir.VectorType(I32, count), [half * count + n for n in range(count)])
+        return self.b.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), lanes)
+
+    def _dot_pairs(self, sums: Value, unsigned: Value, signed: Value, bits: int) -> Value:
+        """The same in 32 bytes by sums of two products of 16 bits, which AVX2 has."""
+        b, pairs = self.b, ir.VectorType(I16, LANES)
+        if bits < 8:  # two products of bytes fit 16 bits: 2 * 15 * 127
+            twos = self.call("llvm.x86.avx2.pmadd.ub.sw", pairs, unsigned, signed)
+            return b.add(sums, self._dot_shorts(twos, of_lanes(pairs, 1)))
+        left, right, eight = b.bitcast(unsigned, pairs), b.bitcast(signed, pairs), of_lanes(pairs, 8)
+        even = self._dot_shorts(b.and_(left, of_lanes(pairs, 255)), b.ashr(b.shl(right, eight), eight))
+        odd = self._dot_shorts(b.lshr(left, eight), b.ashr(right, eight))
+        return b.add(sums, b.add(even, odd))
+
+    def _dot_shorts(self, left: Value, right: Value) -> Value:
+        return self.call("llvm.x86.avx2.pmadd.wd", ir.VectorType(I32, 8), left, right)
 
 
 class Variable:

@@ -15,11 +15,8 @@ from llvmlite import ir
 from torch import Tensor
 
 from glm_backend.native.code import I32, I64, PTR, Code
+from glm_backend.native.processor import features, processor
 
-#: What the kernels need of a processor.
-_FEATURES = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "f16c")
-#: What LLVM shall not use: tiles ask the system for leave first.
-_WITHOUT = ("amx-tile", "amx-int8", "amx-bf16", "prefer-256-bit")
 #: What OpenMP calls in each thread: goes through the operations of a program, and waits behind each
 #: for the other threads.
 _REGION = "region"
@@ -28,8 +25,7 @@ _REGION = "region"
 @functools.cache
 def is_possible() -> bool:
     """Whether this processor has what the kernels need, and torch's OpenMP is there."""
-    features = llvm.get_host_cpu_features()
-    return all(features.get(name) for name in _FEATURES) and _openmp() is not None
+    return processor() is not None and _openmp() is not None
 
 
 @functools.cache
@@ -60,9 +56,8 @@ def compiled(write: Callable[[Any], None], name: str) -> int:
     written = ir.Module(name)
     written.triple = llvm.get_process_triple()
     write(written)
-    features = [llvm.get_host_cpu_features().flatten(), *(f"-{name}" for name in _WITHOUT)]
     machine = llvm.Target.from_triple(written.triple).create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=",".join(features), opt=3, jit=True
+        cpu=llvm.get_host_cpu_name(), features=features(), opt=3, jit=True
     )
     module = llvm.parse_assembly(str(written))
     options = llvm.create_pipeline_tuning_options(speed_level=3)

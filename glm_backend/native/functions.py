@@ -10,8 +10,6 @@ from glm_backend.native.code import (
     F32,
     FLOATS,
     HALVES,
-    I16,
-    I32,
     INTS,
     SHORTS,
     VECTOR,
@@ -21,7 +19,11 @@ from glm_backend.native.code import (
     of_lanes,
 )
 
-#: Beyond these the result is infinite, or nothing.
+#: Added to a number of less than 2^22, it leaves the nearest whole number in the lowest bits: there
+#: float32 has steps of 1.
+WHOLE = 1.5 * 2**23
+WHOLE_BITS = 0x4B400000
+#: Beyond these the result is not told from the largest, or the smallest.
 _HIGHEST, _LOWEST = 88.7, -87.3
 #: The logarithm of 2 in two parts, so that a multiple of it can be taken away exactly (Cody and
 #: Waite 1980).
@@ -35,15 +37,17 @@ def exponential(code: Code, x: Value) -> Value:
     b = code.b
     low = code.largest(x, of_lanes(FLOATS, _LOWEST))
     x = code.call("llvm.minimum.v16f32", FLOATS, low, of_lanes(FLOATS, _HIGHEST))
-    power = code.call("llvm.rint.v16f32", FLOATS, b.fmul(x, of_lanes(FLOATS, 1 / math.log(2))))
+    shifted = code.fma(x, of_lanes(FLOATS, 1 / math.log(2)), of_lanes(FLOATS, WHOLE))
+    power = b.fsub(shifted, of_lanes(FLOATS, WHOLE))
     rest = code.fma(power, of_lanes(FLOATS, -_LOG2_HIGH), x)
     rest = code.fma(power, of_lanes(FLOATS, -_LOG2_LOW), rest)
     first, *others = _TERMS
     series = of_lanes(FLOATS, first)
     for term in [*others, 1.0, 1.0]:
         series = code.fma(series, rest, of_lanes(FLOATS, term))
-    scale = "llvm.x86.avx512.mask.scalef.ps.512"
-    return code.call(scale, FLOATS, series, power, series, I16(-1), I32(4))
+    exponent = b.shl(b.bitcast(shifted, INTS), of_lanes(INTS, 23))
+    result = b.bitcast(b.add(b.bitcast(series, INTS), exponent), FLOATS)
+    return b.select(b.fcmp_unordered("uno", x, x), x, result)
 
 
 def norm_factor(code: Code, row: Value, columns: Value, eps: Value) -> Value:

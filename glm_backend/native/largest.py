@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from glm_backend.native.code import (
     F32,
     FLOATS,
+    I1,
     I16,
     I32,
     I64,
@@ -22,7 +23,6 @@ from glm_backend.native.code import (
     Code,
     Value,
     number,
-    numbered,
     of_lanes,
 )
 from glm_backend.native.compiled import compiled, is_possible
@@ -39,7 +39,7 @@ class Largest:
         self._lanes = size // (LANE * LANES) * LANES
         self._size = size
         self._highest = np.empty(max(1, self._lanes), np.float32)
-        self._places = np.empty(size + LANES, np.int32)
+        self._places = np.empty(size, np.int32)
         self._found = np.zeros(1, np.int64)
         held = (self._highest, self._places, self._found)
         self._held = [array.ctypes.data for array in held]
@@ -118,22 +118,19 @@ def _how_many(code: Code, mask: Value) -> Value:
 
 
 def _collect(code: Code, values: Value, size: Value, least: Value, places: Value) -> Value:
-    """The places of all numbers that reach the threshold; gives how many.
-
-    Behind them something may be written, too.
-    """
+    """The places of all numbers that reach the threshold; gives how many."""
     b = code.b
     count = code.variable(number(0))
     whole = b.and_(size, number(-LANES))
     with code.loop(number(0), whole, LANES) as begin:
         value = code.load(FLOATS, values, code.product(begin, 4))
         over = b.icmp_signed(">=", _in_order(code, value), least)
-        with b.if_then(b.icmp_unsigned("!=", b.bitcast(over, I16), I16(0))):
-            here = b.add(code.splat(b.trunc(begin, I32)), numbered())
-            name = "llvm.x86.avx512.mask.compress.v16i32"
-            beside = code.call(name, INTS, here, of_lanes(INTS, 0), over)
-            code.store(beside, places, code.product(count.get(), 4))
-            count.set(b.add(count.get(), _how_many(code, over)))
+        bits = code.variable(b.zext(b.bitcast(over, I16), I64))
+        with code.loop(number(0), _how_many(code, over)):
+            lane = code.call("llvm.cttz.i64", I64, bits.get(), I1(1))
+            code.store(b.trunc(b.add(begin, lane), I32), places, code.product(count.get(), 4))
+            count.set(b.add(count.get(), number(1)))
+            bits.set(b.and_(bits.get(), b.sub(bits.get(), number(1))))
     with code.loop(whole, size) as place:
         value = code.splat(code.load(F32, values, code.product(place, 4)))
         over = b.extract_element(b.icmp_signed(">=", _in_order(code, value), least), I32(0))

@@ -37,6 +37,7 @@ from glm_backend.native.code import (
 )
 from glm_backend.native.compiled import compiled
 from glm_backend.native.functions import wide_numbers
+from glm_backend.native.processor import is_wide
 
 #: Vectors of a tile, and rows of weights in it.
 _VECTORS = 4
@@ -301,24 +302,29 @@ class _Tile(Code):
         """
         form, b = self._form, self.b
         scale: dict[int, Value] = {}
-        sums: dict[tuple[int, int], Variable] = {}
+        starts: dict[int, Value] = {}
         for row in self._rows:
             groups = self.product(self._blocks, form.columns // form.group)
             place = self.product(self.sum(self.product(groups, row), group), 4)
             scale[row] = self.splat(self.load(F32, self._scales, place))
             whole = self.load(I32, self._sums, place)
-            start = b.mul(whole, I32(-(form.zero or 0)))
-            sums |= {(row, vector): self.variable(self.splat(start)) for vector in range(_VECTORS)}
+            starts[row] = self.splat(b.mul(whole, I32(-(form.zero or 0))))
             if form.span:
                 activations = b.fmul(scale[row], b.sitofp(self.splat(whole), FLOATS))
                 shifts[row] = b.fadd(shifts[row], activations)
-        self._dot(group, tile, sums)
-        for place in self._places:
-            whole = b.sitofp(sums[place].get(), FLOATS)
-            totals[place] = self.fma(whole, scale[place[0]], totals[place])
+        at_once = _VECTORS if is_wide() else 1  # whose sums fit the registers
+        for first in range(0, _VECTORS, at_once):
+            vectors = range(first, first + at_once)
+            sums = {(row, v): self.variable(starts[row]) for row in self._rows for v in vectors}
+            self._dot(group, tile, vectors, sums)
+            for place, total in sums.items():
+                whole = b.sitofp(total.get(), FLOATS)
+                totals[place] = self.fma(whole, scale[place[0]], totals[place])
 
-    def _dot(self, group: Value, tile: Value, sums: dict[tuple[int, int], Variable]) -> None:
-        """The whole numbers of a group."""
+    def _dot(
+        self, group: Value, tile: Value, vectors: range, sums: dict[tuple[int, int], Variable]
+    ) -> None:
+        """The whole numbers of a group, of some vectors of the tile."""
         form, b = self._form, self.b
         halves = 8 // form.bits
         columns = 4 * halves
@@ -331,12 +337,12 @@ class _Tile(Code):
                 for half in range(halves):
                     four = self.splat(self.load(I32, q, half * 4))
                     fours[row, half] = b.bitcast(four, BYTES)
-            for vector in range(_VECTORS):
+            for vector in vectors:
                 loaded = self.load(BYTES, weights, vector * VECTOR)
                 for half, levels in enumerate(self._halves(loaded)):
                     for row in self._rows:
                         total = sums[row, vector]
-                        total.set(self.dot_bytes(total.get(), levels, fours[row, half]))
+                        total.set(self.dot_bytes(total.get(), levels, fours[row, half], form.bits))
 
     def _halves(self, loaded: Value) -> list[Value]:
         """The levels of a vector: bytes, or the lower and the upper halves of bytes."""

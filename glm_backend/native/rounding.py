@@ -18,7 +18,6 @@ from torch import Tensor
 from glm_backend.native.code import (
     F32,
     FLOATS,
-    I16,
     I32,
     INTS,
     LANES,
@@ -30,7 +29,7 @@ from glm_backend.native.code import (
     of_lanes,
 )
 from glm_backend.native.compiled import compiled
-from glm_backend.native.functions import exponential, norm_factor
+from glm_backend.native.functions import WHOLE, WHOLE_BITS, exponential, norm_factor
 
 #: Under it a group of activations counts as zero.
 _SMALLEST = 1e-12
@@ -130,17 +129,11 @@ class _Rounding:
         return code.b.fdiv(code.largest_lane(largest), F32(127.0))
 
     def _levels(self, vectors: list[Value], scale: Value) -> list[Value]:
-        """Whole numbers of steps, to the nearest."""
+        """Whole numbers of steps, to the nearest; for what is no number, anything."""
         code, b = self._code, self._code.b
         inverse = code.splat(b.fdiv(F32(1.0), scale))
-        nothing = of_lanes(INTS, 0)
-        convert = (
-            "llvm.x86.avx512.mask.cvtps2dq.512"  # LLVM's own is not defined for what is no number
-        )
-        return [
-            code.call(convert, INTS, b.fmul(vector, inverse), nothing, I16(-1), I32(4))
-            for vector in vectors
-        ]
+        shifted = [code.fma(vector, inverse, of_lanes(FLOATS, WHOLE)) for vector in vectors]
+        return [b.sub(b.bitcast(one, INTS), of_lanes(INTS, WHOLE_BITS)) for one in shifted]
 
 
 def _write_rounded(code: Operation, to: _Rounding) -> None:
