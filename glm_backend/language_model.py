@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from glm_backend.completion import TokenCompletion
-from glm_backend.engine.graph_runner import GraphRunner
 from glm_backend.engine.kv_cache import padded
 from glm_backend.engine.lean_decoder import LeanRunner
 from glm_backend.engine.local import LocalEngine
@@ -224,9 +223,7 @@ def _runner(model: LoadedModel) -> Runner:
             runner = runner_for(module, model.prefix)
             if isinstance(runner, RaggedRunner):
                 runner.kv_dtype = kv_dtype(model)
-            if isinstance(runner, RaggedRunner | GraphRunner | NativeRunner) and (
-                narrow := runner.kv_dtype
-            ):
+            if isinstance(runner, RaggedRunner | NativeRunner) and (narrow := runner.kv_dtype):
                 model.kv_bytes_per_token = model.kv_bytes_per_token * narrow.itemsize // 4
         model.memory_bytes = runner.held_bytes + weight_bytes(model.module)
     return runner

@@ -12,10 +12,9 @@ PACKAGE = "glm_backend"
 
 #: What each room may import of the others; everybody may import errors.
 MAY_IMPORT = {
-    "graphs": set(),
     "native": set(),
-    "engine": {"graphs", "native"},
-    "models": {"graphs", "native", "threads"},
+    "engine": {"native"},
+    "models": {"native", "threads"},
     "store": set(),
     "transfer": {"store"},
     "completion": {"engine", "models"},

@@ -233,14 +233,11 @@ def runner_for(module: PreTrainedModel, prefix: Prefix = ()) -> Runner:
     The runner takes the module over, which may not be able to compute by itself from here on.
     Raises InternalError for a prefix that only the solo one could take.
     """
-    from glm_backend.engine.graph_runner import GraphRunner  # they stand on this module
-    from glm_backend.engine.lean_decoder import LeanRunner
+    from glm_backend.engine.lean_decoder import LeanRunner  # they stand on this module
     from glm_backend.engine.native_runner import NativeRunner
 
     if not prefix and NativeRunner.fits(module):
         return NativeRunner(module)
-    if not prefix and GraphRunner.fits(module):
-        return GraphRunner(module)
     if LeanRunner.fits(module):
         lean = LeanRunner(module)
         lean.prefix = prefix

@@ -9,13 +9,10 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from glm_backend.graphs import compiled
 from glm_backend.models.kernel_choice import CHOICE
 from glm_backend.models.native_kernels import NativeKernel
 from glm_backend.models.quantization import SMALLEST_SCALE, Int8Weight, Kernel
@@ -132,42 +129,6 @@ class CudaInt8(Kernel):
 
     def product(self, x: Tensor) -> Tensor:
         return torch._weight_int8pack_mm(x, self.q, self.scale.to(x.dtype))
-
-
-def int8_node(x: Any, weight: Int8Weight) -> Any:
-    """x @ weight.T in a graph of OpenVINO's, which rounds activations in groups of columns.
-
-    x: a node, float32 [rows, columns]. The weight is read where it lies, at any call of the graph.
-    """
-    import openvino
-    from openvino import opset13 as op
-
-    held = openvino.op.Constant(openvino.Tensor(weight.q.numpy(), True), shared_memory=True)
-    # In half precision OpenVINO knows it for a weight in few bits; float32 it would widen at once.
-    scale = op.constant(weight.scale[:, None].half().numpy())
-    wide = op.multiply(op.convert(held, "f16"), scale)
-    return op.matmul(x, op.convert(wide, "f32"), False, True)
-
-
-@functools.cache
-def node_is_exact() -> bool:
-    """Whether OpenVINO is there, does not saturate, and gives a row the same bits in any number."""
-    try:
-        import openvino
-        from openvino import opset13 as op
-
-        x = op.parameter([-1, 512], np.float32)
-        q = torch.full((64, 512), 127, dtype=torch.int8)
-        node = int8_node(x, Int8Weight(q, torch.linspace(0.5, 1, 64)))
-        graph = compiled(openvino.Model([node], [x]))
-        rows = torch.rand(48, 512, generator=torch.Generator().manual_seed(0)) + 1
-        many, expected = (torch.from_numpy(graph(rows.numpy())[0].copy()), rows @ q.float().T)
-        few = [torch.from_numpy(graph(rows[:n].numpy())[0].copy()) for n in (1, 2, 7, 17)]
-    except (ImportError, RuntimeError):
-        return False
-    expected *= torch.linspace(0.5, 1, 64)
-    same = all(torch.equal(some, many[: len(some)]) for some in few)
-    return same and torch.allclose(many, expected, rtol=1e-2)
 
 
 @functools.cache

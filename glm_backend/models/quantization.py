@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glm_backend.graphs import Shelf
 from glm_backend.native.products import Laid
 
 SMALLEST_SCALE = 1e-8
@@ -172,26 +171,9 @@ class Int8Weight(Native):
 
         return int8_kernel(self, bias)
 
-    @property
-    def has_node(self) -> bool:
-        """Whether `node` gives the right numbers here."""
-        from glm_backend.models.int8_kernels import node_is_exact
-
-        return node_is_exact()
-
     @classmethod
     def like(cls, weight: Tensor) -> Int8Weight:
         return quantized_int8(weight)
-
-    def shelved(self, shelf: Shelf) -> Int8Weight:
-        """The same on a shelf."""
-        return replace(self, q=shelf.put(self.q))
-
-    def node(self, x: Any) -> Any:
-        """x @ self.T as a node of an OpenVINO graph; x: a node, [rows, columns]."""
-        from glm_backend.models.int8_kernels import int8_node
-
-        return int8_node(x, self)
 
 
 @dataclass(frozen=True, slots=True)

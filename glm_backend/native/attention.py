@@ -33,12 +33,11 @@ from glm_backend.native.code import (
 )
 from glm_backend.native.compiled import MOST_THREADS, compiled
 from glm_backend.native.functions import exponential
+from glm_backend.native.processor import is_wide
 
 #: Tokens of a block, and blocks whose scores are summed up at once.
 BLOCK = LANES
 _BLOCKS_AT_ONCE = 4
-#: Queries that share what was loaded of keys and values; more do not fit the registers.
-_QUERIES_AT_ONCE = (6, 4, 3, 2, 1)
 #: Tokens of a prompt that are attended for together.
 _TOKENS_AT_ONCE = 4
 #: What numbers of a head are a multiple of.
@@ -53,9 +52,14 @@ def blocks_for(tokens: int) -> int:
     return -(-tokens // step) * _BLOCKS_AT_ONCE
 
 
+def _queries_at_once() -> tuple[int, ...]:
+    """Queries that share what was loaded of keys and values; more do not fit the registers."""
+    return (6, 4, 3, 2, 1) if is_wide() else (1,)
+
+
 def scratch_for(blocks: int) -> Tensor:
     """Where `attended` keeps scores, of slots of so many blocks."""
-    return torch.empty(MOST_THREADS, _QUERIES_AT_ONCE[0], blocks * BLOCK)
+    return torch.empty(MOST_THREADS, _queries_at_once()[0], blocks * BLOCK)
 
 
 def groups_of(lengths: Sequence[int]) -> list[int]:
@@ -160,7 +164,7 @@ def attended(dim: int) -> int:
 
 
 def _write_attended(name: str, dim: int, module: Any) -> None:
-    several = {n: _Queries(module, f"{name}_{n}", dim, n) for n in _QUERIES_AT_ONCE}
+    several = {n: _Queries(module, f"{name}_{n}", dim, n) for n in _queries_at_once()}
     for queries in several.values():
         queries.write()
     code = Operation(module, name)
@@ -170,7 +174,7 @@ def _write_attended(name: str, dim: int, module: Any) -> None:
     width, query_heads, kv_heads = (code.size() for _ in range(3))
     room = code.product(blocks, BLOCK)
     share = b.sdiv(query_heads, kv_heads)
-    scores = code.at(scratch, code.product(code.thread, room, 4 * _QUERIES_AT_ONCE[0]))
+    scores = code.at(scratch, code.product(code.thread, room, 4 * _queries_at_once()[0]))
     with code.my_turns(code.product(code.load(I64, groups), kv_heads)) as piece:
         group, kv_head = b.sdiv(piece, kv_heads), b.srem(piece, kv_heads)
         told = code.at(groups, code.product(group, 16))

@@ -1,7 +1,7 @@
 """Writes a function in LLVM's language (https://llvm.org/docs/LangRef.html), in few words.
 
-Vectors have 16 lanes of 32 bits, what an AVX-512 register holds (processor.py). Numbers that change are variables
-in memory, as a C compiler writes them; LLVM turns them into registers.
+Vectors have 16 lanes of 32 bits, what an AVX-512 register holds (processor.py). Numbers that change
+are variables in memory, as a C compiler writes them; LLVM turns them into registers.
 """
 
 from __future__ import annotations
@@ -167,8 +167,14 @@ class Code:
         if bits < 8:  # two products of bytes fit 16 bits: 2 * 15 * 127
             twos = self.call("llvm.x86.avx2.pmadd.ub.sw", pairs, unsigned, signed)
             return b.add(sums, self._dot_shorts(twos, of_lanes(pairs, 1)))
-        left, right, eight = b.bitcast(unsigned, pairs), b.bitcast(signed, pairs), of_lanes(pairs, 8)
-        even = self._dot_shorts(b.and_(left, of_lanes(pairs, 255)), b.ashr(b.shl(right, eight), eight))
+        left, right, eight = (
+            b.bitcast(unsigned, pairs),
+            b.bitcast(signed, pairs),
+            of_lanes(pairs, 8),
+        )
+        even = self._dot_shorts(
+            b.and_(left, of_lanes(pairs, 255)), b.ashr(b.shl(right, eight), eight)
+        )
         odd = self._dot_shorts(b.lshr(left, eight), b.ashr(right, eight))
         return b.add(sums, b.add(even, odd))
 

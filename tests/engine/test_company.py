@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from glm_backend.engine.batch import Stretch
-from glm_backend.engine.graph_runner import GraphRunner
 from glm_backend.engine.lean_decoder import LeanRunner
 from glm_backend.engine.native_runner import NativeRunner
 from glm_backend.engine.request import Finished, SamplingParams, Token
@@ -32,7 +31,6 @@ PROMPT = [(7919 * place) % 40_000 + 50 for place in range(333)]
         (LeanRunner, "int8", None),
         (LeanRunner, "int8", torch.float16),
         (LeanRunner, "int4", torch.float16),
-        (GraphRunner, "int8", torch.float16),
         (NativeRunner, "int8", torch.float16),
         (NativeRunner, "int4", torch.float16),
     ],
@@ -44,7 +42,7 @@ def runner(request: pytest.FixtureRequest, starter: object, model_dir: Path) -> 
     loaded = load("smollm2-135m", quantization=quantization, model_dir=model_dir)
     if kind is not LeanRunner and not kind.fits(loaded.module):
         pytest.skip("this machine cannot run it exactly; then nothing uses it")
-    made: LeanRunner | GraphRunner | NativeRunner = kind(loaded.module)
+    made: LeanRunner | NativeRunner = kind(loaded.module)
     if isinstance(made, LeanRunner):
         made.kv_dtype = kept_in
     made.open(8, 2000)

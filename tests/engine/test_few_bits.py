@@ -1,11 +1,7 @@
-"""The passes for weights in few bits, our own kernels' and OpenVINO's graphs.
-
-Their numbers, in any company, and which models take them.
-"""
+"""The passes of our own kernels: their numbers, in any company, and which models take them."""
 
 from __future__ import annotations
 
-import builtins
 import random
 import threading
 import weakref
@@ -18,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from glm_backend.engine import graph_runner, native_runner
+from glm_backend.engine import native_runner
 from glm_backend.engine.batch import Stretch
-from glm_backend.engine.graph_runner import GraphRunner
 from glm_backend.engine.kv_cache import Prefix
 from glm_backend.engine.lean_decoder import LeanRunner
 from glm_backend.engine.llama_like import turns_of
@@ -36,10 +31,9 @@ from glm_backend.models.quantization import (
     quantized_int8,
 )
 from glm_backend.models.row_quantization import RowInt4Weight
+from glm_backend.native.compiled import is_possible
 from tests.engine.test_reading import assert_a_prompt_in_parts_is_the_same
 from tests.engine.test_runner import VOCAB, ids_of, prompts_of, small
-
-Pass = type[NativeRunner] | type[GraphRunner]
 
 FAMILIES = ["llama", "qwen2", "mistral", "glm", "glm4"]
 
@@ -68,7 +62,7 @@ def dequantised(module: PreTrainedModel) -> PreTrainedModel:
     return module
 
 
-#: Weights of a size at which attention matters, five layers, so that there are two graphs.
+#: Weights of a size at which attention matters.
 SIZE: dict[str, object] = {
     "head_dim": 64,
     "num_hidden_layers": 5,
@@ -81,34 +75,27 @@ def int8(kind: str = "llama", **changes: object) -> PreTrainedModel:
     return in_few_bits(small(kind, **(SIZE | changes)), quantized_int8)
 
 
-@pytest.fixture(params=[NativeRunner, GraphRunner])
-def pass_(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pass:
-    """Which is taken where both are there: our own kernels, or where they are not, the graphs."""
-    chosen: Pass = request.param
-    if not chosen.fits(int8()):
-        pytest.skip("this machine cannot run it exactly; then nothing uses it")
-    if chosen is GraphRunner:
-        monkeypatch.setattr(NativeRunner, "fits", lambda module: False)
-    return chosen
+@pytest.fixture(autouse=True)
+def _this_processor_runs_them() -> None:
+    if not is_possible():
+        pytest.skip("there are no kernels for this processor; then nothing uses them")
 
 
-def opened(
-    pass_: Pass, module: PreTrainedModel, slots: int = 4, tokens: int = 300
-) -> NativeRunner | GraphRunner:
-    runner = pass_(module)
+def opened(module: PreTrainedModel, slots: int = 4, tokens: int = 300) -> NativeRunner:
+    runner = NativeRunner(module)
     runner.open(slots, tokens)
     return runner
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
-def test_a_family_has_the_numbers_that_it_has_layer_by_layer(kind: str, pass_: Pass) -> None:
+def test_a_family_has_the_numbers_that_it_has_layer_by_layer(kind: str) -> None:
     """Both round activations to 8 bits, each in its own way."""
     (ids,) = prompts_of([90], VOCAB)
     lean = LeanRunner(int8(kind))
     chosen = runner_for(int8(kind))
-    assert type(chosen) is pass_
+    assert type(chosen) is NativeRunner
     assert chosen.held_bytes > 0
-    assert chosen.parts == (2 if pass_ is GraphRunner else 5)
+    assert chosen.parts == 5
     plain = small(kind, **SIZE)
     exact = LeanRunner(plain).score(ids)
     off, usual = ((runner.score(ids) - exact).norm() for runner in (chosen, lean))
@@ -116,10 +103,8 @@ def test_a_family_has_the_numbers_that_it_has_layer_by_layer(kind: str, pass_: P
     assert usual < 0.1 * exact.norm()
 
 
-def test_a_pass_is_the_same_to_the_last_bit_however_prompts_are_cut_and_whoever_is_beside(
-    pass_: Pass,
-) -> None:
-    runner = opened(pass_, int8(), slots=6)
+def test_a_pass_is_the_same_to_the_last_bit_however_prompts_are_cut_and_whoever_is_beside() -> None:
+    runner = opened(int8(), slots=6)
     rng = random.Random(3)
     texts = prompts_of([rng.randint(40, 200) for _ in range(5)], VOCAB)
     ends = [rng.randint(1, len(text) - 9) for text in texts]
@@ -152,12 +137,12 @@ def test_a_pass_is_the_same_to_the_last_bit_however_prompts_are_cut_and_whoever_
     assert seen == len(expected)
 
 
-def test_other_passes_may_come_between_the_parts_of_a_prompt(pass_: Pass) -> None:
-    assert_a_prompt_in_parts_is_the_same(pass_(int8()))
+def test_other_passes_may_come_between_the_parts_of_a_prompt() -> None:
+    assert_a_prompt_in_parts_is_the_same(NativeRunner(int8()))
 
 
-def test_a_slot_goes_on_from_another_and_is_empty_when_it_is_cleared(pass_: Pass) -> None:
-    runner = opened(pass_, int8())
+def test_a_slot_goes_on_from_another_and_is_empty_when_it_is_cleared() -> None:
+    runner = opened(int8())
     (ids,) = prompts_of([101], VOCAB)
     expected = runner.forward([Stretch(0, 0, ids)])
     runner.copy(0, 3, 77)
@@ -170,25 +155,25 @@ def test_a_slot_goes_on_from_another_and_is_empty_when_it_is_cleared(pass_: Pass
 
 
 @pytest.mark.parametrize("layers", [1, 3, 4])
-def test_any_number_of_layers(layers: int, pass_: Pass) -> None:
+def test_any_number_of_layers(layers: int) -> None:
     (ids,) = prompts_of([20], VOCAB)
-    runner = opened(pass_, int8(num_hidden_layers=layers))
-    assert runner.parts == ((layers + 2) // 3 if pass_ is GraphRunner else layers)
+    runner = opened(int8(num_hidden_layers=layers))
+    assert runner.parts == layers
     logits = runner.forward([Stretch(0, 0, ids, scored=20)])
     expected = LeanRunner(int8(num_hidden_layers=layers)).score(ids)
     assert (logits - expected).norm() < 0.1 * expected.norm()
 
 
-def test_a_step_whose_logits_nobody_wants_writes_its_keys_and_values(pass_: Pass) -> None:
-    runner = opened(pass_, int8())
+def test_a_step_whose_logits_nobody_wants_writes_its_keys_and_values() -> None:
+    runner = opened(int8())
     (ids,) = prompts_of([40], VOCAB)
     expected = runner.forward([Stretch(0, 0, ids)])
     assert runner.forward([Stretch(1, 0, ids[:39], scored=0)]).shape == (0, VOCAB)
     assert torch.equal(runner.forward([Stretch(1, 39, ids[39:])]), expected)
 
 
-def test_scores_touch_no_slot_and_may_be_asked_for_meanwhile(pass_: Pass) -> None:
-    runner = opened(pass_, int8())
+def test_scores_touch_no_slot_and_may_be_asked_for_meanwhile() -> None:
+    runner = opened(int8())
     (ids,) = prompts_of([120], VOCAB)
     expected = runner.score(ids)
     runner.forward([Stretch(0, 0, ids[:60], scored=0)])
@@ -202,38 +187,25 @@ def test_scores_touch_no_slot_and_may_be_asked_for_meanwhile(pass_: Pass) -> Non
     assert all(torch.equal(each, logits[0]) for each in logits)
 
 
-def test_nan_in_the_weights_ends_its_own_answers_only(pass_: Pass) -> None:
+def test_nan_in_the_weights_ends_its_own_answers_only() -> None:
     params = SamplingParams(temperature=0, max_new_tokens=12)
     good = prompts_of([30, 40], VOCAB)
-    alone = answered(pass_, int8(), *[(prompt, params) for prompt in good])
+    alone = answered(int8(), *[(prompt, params) for prompt in good])
     poison = next(n for n in range(VOCAB) if not any(n in ids for ids in (*good, *alone)))
     module = int8()
     module.model.embed_tokens.weight.data[poison] = torch.nan
     asked = [(good[0], params), ([9, poison, 9], params), (good[1], params)]
-    assert answered(pass_, module, *asked) == [alone[0], [], alone[1]]
+    assert answered(module, *asked) == [alone[0], [], alone[1]]
 
 
-def answered(
-    pass_: Pass, module: PreTrainedModel, *asked: tuple[list[int], SamplingParams]
-) -> list[list[int]]:
+def answered(module: PreTrainedModel, *asked: tuple[list[int], SamplingParams]) -> list[list[int]]:
     """What is said together; nothing by one that fails."""
     engine = LocalEngine(
-        pass_(module), name="", context_length=200, vocab_size=VOCAB, stop_ids=frozenset()
+        NativeRunner(module), name="", context_length=200, vocab_size=VOCAB, stop_ids=frozenset()
     )
     said = [ids_of(generation) for generation in [engine.submit(*each) for each in asked]]
     engine.close()
     return said
-
-
-def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def refuse(name: str, *rest: Any) -> Any:
-        if name.partition(".")[0] == "openvino":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
 
 
 @pytest.mark.parametrize(
@@ -245,28 +217,18 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["float32", "small heads", "bfloat16"],
 )
-def test_what_they_are_not_for_runs_layer_by_layer(
-    pass_: Pass, module: Callable[[], PreTrainedModel]
-) -> None:
+def test_what_they_are_not_for_runs_layer_by_layer(module: Callable[[], PreTrainedModel]) -> None:
     assert type(runner_for(module())) is LeanRunner
 
 
-def test_nor_are_they_for_trained_prefixes(pass_: Pass) -> None:
+def test_nor_are_they_for_trained_prefixes() -> None:
     prefix: Prefix = [(torch.zeros(2, 3, 64), torch.zeros(2, 3, 64))] * 5
     assert type(runner_for(int8(), prefix)) is LeanRunner
-
-
-def test_graphs_are_for_small_models_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not GraphRunner.fits(in_few_bits(small("llama", **SIZE), quantized_int4))
-    monkeypatch.setattr(graph_runner, "_LARGE", 64)
-    assert not GraphRunner.fits(int8())
 
 
 @pytest.mark.parametrize("form", [quantized_int4, RowInt4Weight.like, exact])
 def test_our_own_kernels_are_for_every_form(form: Callable[[Tensor], QuantizedWeight]) -> None:
     module = in_few_bits(small("llama", **SIZE), form)
-    if not NativeRunner.fits(module):
-        pytest.skip("not on this processor")
     (ids,) = prompts_of([90], VOCAB)
     runner = runner_for(module)
     assert type(runner) is NativeRunner
@@ -282,9 +244,7 @@ def test_a_width_that_is_no_whole_number_of_groups_runs_layer_by_layer() -> None
 
 @pytest.mark.parametrize(("slot", "start"), [(0, 192), (4, 0), (-1, 0)])
 def test_our_own_kernels_write_nowhere_but_where_there_is_room(slot: int, start: int) -> None:
-    if not NativeRunner.fits(int8()):
-        pytest.skip("not on this processor")
-    runner = opened(NativeRunner, int8(), slots=4, tokens=192)
+    runner = opened(int8(), slots=4, tokens=192)
     with pytest.raises(IndexError, match=f"slot {slot}"):
         runner.forward([Stretch(slot, start, [5])])
 
@@ -293,12 +253,10 @@ def test_a_longer_text_scored_meanwhile_does_not_change_what_a_step_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It makes longer tables of rotation; the buffers kept from the last step have the old ones."""
-    if not NativeRunner.fits(int8()):
-        pytest.skip("not on this processor")
     monkeypatch.setattr(native_runner, "_FIRST_POSITIONS", 32)
     (ids,) = prompts_of([120], VOCAB)
-    expected = opened(NativeRunner, int8()).score(ids)
-    runner = opened(NativeRunner, int8())
+    expected = opened(int8()).score(ids)
+    runner = opened(int8())
     for place in range(20):
         logits = runner.forward([Stretch(0, place, [ids[place]], answering=True)])
         assert torch.equal(logits[0], expected[place])
@@ -309,49 +267,27 @@ def test_a_longer_text_scored_meanwhile_does_not_change_what_a_step_reads(
 
 
 def test_a_step_holds_no_room_for_the_vocabulary_of_each_token() -> None:
-    if not NativeRunner.fits(int8()):
-        pytest.skip("not on this processor")
     buffers = NativeRunner(int8(vocab_size=4096))._program.writer.buffers(10)
     assert sum(buffer.nbytes for buffer in buffers) < 10 * 4 * 1024
 
 
-def test_without_openvino_there_are_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_openvino(monkeypatch)
-    assert not GraphRunner.fits(int8())
-
-
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_one_that_gives_other_numbers_is_not_used(
-    kind: str, pass_: Pass, monkeypatch: pytest.MonkeyPatch
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = int8(kind, initializer_range=0.02)
 
     def backwards(*arguments: Any) -> Tensor:
         return turns_of(*arguments).conj_physical()
 
-    assert pass_.fits(module)
-    for where in (graph_runner, native_runner):
-        monkeypatch.setattr(where, "turns_of", backwards)
-    assert not pass_.fits(module)
+    assert NativeRunner.fits(module)
+    monkeypatch.setattr(native_runner, "turns_of", backwards)
+    assert not NativeRunner.fits(module)
 
 
-def test_where_company_changes_an_answer_graphs_are_not_used(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    usual = GraphRunner.forward
-
-    def with_company(self: GraphRunner, batch: list[Stretch]) -> Tensor:
-        return usual(self, batch) * (1.0 + 1e-6 * (len(batch) - 1))
-
-    monkeypatch.setattr(GraphRunner, "forward", with_company)
-    assert not GraphRunner.fits(int8())
-
-
-def test_one_that_is_let_go_is_gone(pass_: Pass) -> None:
-    runner = opened(pass_, int8())
+def test_one_that_is_let_go_is_gone() -> None:
+    runner = opened(int8())
     runner.forward([Stretch(0, 0, [5, 6])])
-    held = runner._program if isinstance(runner, NativeRunner) else runner._graphs.head
-    gone = [weakref.ref(runner), weakref.ref(held)]
-    del held
+    gone = [weakref.ref(runner), weakref.ref(runner._program)]
     del runner
     assert [reference() for reference in gone] == [None, None]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Qwen2Config
 
 from glm_backend.language_model import LanguageModel
-from glm_backend.models.int4_kernels import OpenVinoInt4, TorchInt4, int4_kernel
+from glm_backend.models.int4_kernels import TorchInt4, int4_kernel
 from glm_backend.models.int8_kernels import (
     FbgemmInt8,
     OneDnnInt8,
@@ -68,7 +68,7 @@ def kernels(kind: Quantization, w: Tensor, bias: Tensor | None) -> list[Kernel]:
         found.append(TorchInt4(quantized_int4(w), bias))
     if w.shape[1] % 128 == 0:
         large = quantized_int4(w, group=128)
-        found += [WidenedLinear(large, bias), OpenVinoInt4(large, bias), TorchInt4(large, bias)]
+        found += [WidenedLinear(large, bias), TorchInt4(large, bias)]
         if large.has_native:
             found.append(NativeKernel(large, bias))
     return found
@@ -84,7 +84,7 @@ def test_the_fast_kernels_run_here_or_say_that_they_do_not() -> None:
     small, small4, large4 = (type(kernel).__name__ for kernel in chosen)
     assert small in {"FbgemmInt8", "OneDnnInt8"}
     assert small4 == "TorchInt4"
-    assert large4 in {"OpenVinoInt4", "NativeKernel"}
+    assert large4 in {"TorchInt4", "NativeKernel"}
 
 
 def test_a_large_layer_may_have_our_own_kernel_and_a_small_one_not() -> None:
