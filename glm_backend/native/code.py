@@ -47,20 +47,23 @@ def numbered() -> Value:
 class Code:
     """A function under way: `b` is llvmlite's builder, the rest says often needed things shorter.
 
-    arguments: of the function, as given. Offsets are in bytes.
+    arguments: of the function, as given. gives: the type of what it returns. Offsets are in bytes.
     """
 
-    def __init__(self, module: ir.Module, name: str, arguments: Sequence[Type]) -> None:
+    def __init__(
+        self, module: ir.Module, name: str, arguments: Sequence[Type], gives: Type | None = None
+    ) -> None:
         self.module = module
-        self.function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
+        kind = ir.FunctionType(gives or ir.VoidType(), arguments)
+        self.function = ir.Function(module, kind, name)
         self.arguments = self.function.args
         self._entry = self.function.append_basic_block()
         self.b = ir.IRBuilder(self.function.append_basic_block())
         self._begin = self.b.block
 
-    def done(self) -> None:
+    def done(self, result: Value | None = None) -> None:
         """Ends the function."""
-        self.b.ret_void()
+        self.b.ret_void() if result is None else self.b.ret(result)
         ir.IRBuilder(self._entry).branch(self._begin)
 
     def variable(self, first: Value) -> Variable:

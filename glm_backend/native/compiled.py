@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,8 +25,8 @@ _REGION = "region"
 
 @functools.cache
 def is_possible() -> bool:
-    """Whether this processor has what the kernels need, and torch's OpenMP is there."""
-    return processor() is not None and _openmp() is not None
+    """Whether this processor has what the kernels need, and the system lets them run."""
+    return processor() is not None and _openmp() is not None and _may_run_what_was_written()
 
 
 @functools.cache
@@ -37,6 +38,19 @@ def _openmp() -> Any | None:
         library.GOMP_parallel.restype = None
         return library
     return None
+
+
+def _may_run_what_was_written() -> bool:
+    """Whether memory may become code; LLVM does not notice, and the process would end.
+
+    Hardened systems forbid it (systemd's MemoryDenyWriteExecute, SELinux' execmem).
+    """
+    with mmap.mmap(-1, mmap.PAGESIZE) as page:
+        held = ctypes.c_char.from_buffer(page)
+        there = ctypes.c_void_p(ctypes.addressof(held))
+        asked = ctypes.CDLL(None).mprotect(there, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC)
+        del held
+    return bool(asked == 0)
 
 
 #: No program runs with more threads.

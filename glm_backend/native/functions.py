@@ -30,6 +30,9 @@ _HIGHEST, _LOWEST = 88.7, -87.3
 _LOG2_HIGH, _LOG2_LOW = 0.693359375, -2.12194440e-4
 #: Of exp(x) around zero, behind 1 + x: the next terms of its series, as float32 gives them.
 _TERMS = [1 / math.factorial(n) for n in (7, 6, 5, 4, 3, 2)]
+#: Of 2 * artanh(x) / x, and the bits of the square root of a half.
+_ODD_TERMS = [2 / n for n in (9, 7, 5, 3, 1)]
+_HALF_ROOT_BITS = 0x3F3504F3
 
 
 def exponential(code: Code, x: Value) -> Value:
@@ -48,6 +51,27 @@ def exponential(code: Code, x: Value) -> Value:
     exponent = b.shl(b.bitcast(shifted, INTS), of_lanes(INTS, 23))
     result = b.bitcast(b.add(b.bitcast(series, INTS), exponent), FLOATS)
     return b.select(b.fcmp_unordered("uno", x, x), x, result)
+
+
+def logarithm(code: Code, x: Value) -> Value:
+    """The natural logarithm of each lane, to some units in the last place; all are normal numbers.
+
+    With x = 2^n * m and m around 1, log(m) = 2 * artanh((m - 1) / (m + 1)).
+    """
+    b, one = code.b, of_lanes(FLOATS, 1.0)
+    # m is from sqrt(1/2) to sqrt(2): bits of float32 grow with the number, from there on too.
+    above = b.sub(b.bitcast(x, INTS), of_lanes(INTS, _HALF_ROOT_BITS))
+    power = b.sitofp(b.ashr(above, of_lanes(INTS, 23)), FLOATS)
+    rest = b.and_(above, of_lanes(INTS, 2**23 - 1))
+    m = b.bitcast(b.add(rest, of_lanes(INTS, _HALF_ROOT_BITS)), FLOATS)
+    ratio = b.fdiv(b.fsub(m, one), b.fadd(m, one))
+    square = b.fmul(ratio, ratio)
+    first, *others = _ODD_TERMS
+    series = of_lanes(FLOATS, first)
+    for term in others:
+        series = code.fma(series, square, of_lanes(FLOATS, term))
+    small = code.fma(power, of_lanes(FLOATS, _LOG2_LOW), b.fmul(series, ratio))
+    return code.fma(power, of_lanes(FLOATS, _LOG2_HIGH), small)
 
 
 def norm_factor(code: Code, row: Value, columns: Value, eps: Value) -> Value:

@@ -23,56 +23,64 @@ from glm_backend.native.code import (
     Code,
     Value,
     number,
+    numbered,
     of_lanes,
 )
 from glm_backend.native.compiled import compiled, is_possible
 
 #: Each lane of numbers is told by its largest; so many numbers are a lane.
 LANE = 64
+#: Candidates that are put in order by comparing each with all.
+_MOST = 2048
+_LOWEST = -(2**31)
 _NAME = "largest"
 
 
 class Largest:
-    """Finds candidates among rows of `size` numbers. Not for several threads at once."""
+    """Finds the largest of up to `size` numbers. Not for several threads at once."""
 
     def __init__(self, size: int) -> None:
-        self._lanes = size // (LANE * LANES) * LANES
-        self._size = size
-        self._highest = np.empty(max(1, self._lanes), np.float32)
-        self._places = np.empty(size, np.int32)
-        self._found = np.zeros(1, np.int64)
-        held = (self._highest, self._places, self._found)
+        self._highest = np.empty(size // LANE + 1, np.int32)
+        self._candidates = np.empty(size + LANES, np.int32)
+        self._orders = np.empty(size + LANES, np.int32)
+        self._places = np.empty(size // LANE + 1, np.int32)
+        held = (self._highest, self._candidates, self._orders, self._places)
         self._held = [array.ctypes.data for array in held]
 
-    def fits(self, values: NDArray[np.float32], count: int) -> bool:
-        """Whether it can look for so many among these, on this processor."""
-        whole = values.shape == (self._size,) and values.flags.c_contiguous
-        found = whole and values.dtype == np.float32 and 0 < count < self._lanes
-        return found and is_possible()
+    def places(self, values: NDArray[np.float32], count: int) -> NDArray[np.int32] | None:
+        """Where the `count` largest are, the largest first; of equal ones the first.
 
-    def candidates(self, values: NDArray[np.float32], count: int) -> NDArray[np.int32]:
-        """Places, in order, among which the `count` largest are, and few others.
-
-        values: all are numbers. What is given is good until the next call.
+        values: all are numbers, and lie beside each other. What is given is good until the next
+        call. None where it cannot: for more than every 64th of them, for many equal ones.
         """
-        _function()(values.ctypes.data, self._size, self._lanes, count, *self._held)
-        return self._places[: int(self._found[0])]
+        lanes = len(values) // (LANE * LANES) * LANES
+        if not 0 < count < lanes or not is_possible():
+            return None
+        about = (values.ctypes.data, len(values), lanes, count)
+        return self._places[:count] if _function()(*about, *self._held) <= _MOST else None
 
 
 @functools.cache
 def _function() -> Any:
-    arguments = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 3]
-    return ctypes.PYFUNCTYPE(None, *arguments)(compiled(_write, _NAME))
+    arguments = [ctypes.c_void_p, *[ctypes.c_int64] * 3, *[ctypes.c_void_p] * 4]
+    return ctypes.PYFUNCTYPE(ctypes.c_int64, *arguments)(compiled(_write, _NAME))
 
 
 def _write(module: Any) -> None:
     """The `count` largest numbers are no smaller than the `count` largest of the lanes' own."""
-    code = Code(module, _NAME, [PTR, I64, I64, I64, PTR, PTR, PTR])
-    values, size, lanes, count, highest, places, found = code.arguments
+    code = Code(module, _NAME, [PTR, I64, I64, I64, PTR, PTR, PTR, PTR], gives=I64)
+    values, size, lanes, count, highest, candidates, orders, places = code.arguments
     _write_highest(code, values, lanes, highest)
     least = _threshold(code, highest, lanes, count)
-    code.store(_collect(code, values, size, least, places), found)
-    code.done()
+    kept = (candidates, orders)
+    found = _collect(code, values, size, least, kept)
+    few = code.b.icmp_signed("<=", found, number(_MOST))
+    with code.b.if_then(few), code.loop(number(0), found) as one:
+        before = _larger(code, orders, found, one)
+        with code.b.if_then(code.b.icmp_signed("<", before, count)):
+            place = code.load(I32, candidates, code.product(one, 4))
+            code.store(place, places, code.product(before, 4))
+    code.done(found)
 
 
 def _write_highest(code: Code, values: Value, lanes: Value, highest: Value) -> None:
@@ -98,9 +106,9 @@ def _in_order(code: Code, value: Value) -> Value:
 def _threshold(code: Code, highest: Value, lanes: Value, count: Value) -> Value:
     """The largest whole number that `count` lanes reach, found bit by bit; as a vector."""
     b = code.b
-    least = code.variable(I32(-(2**31)))
+    least = code.variable(I32(_LOWEST))
     with code.loop(number(0), number(32)) as step:
-        bit = b.lshr(I32(-(2**31)), b.trunc(step, I32))
+        bit = b.lshr(I32(_LOWEST), b.trunc(step, I32))
         tried = b.add(least.get(), bit)  # the first one is the sign: from the lowest number to zero
         wide = code.splat(tried)
         reached = code.variable(number(0))
@@ -112,28 +120,58 @@ def _threshold(code: Code, highest: Value, lanes: Value, count: Value) -> Value:
 
 
 def _how_many(code: Code, mask: Value) -> Value:
-    b = code.b
-    bits = b.bitcast(mask, I16)
-    return b.zext(code.call("llvm.ctpop.i16", I16, bits), I64)
+    return code.call("llvm.ctpop.i64", I64, _bits(code, mask))
 
 
-def _collect(code: Code, values: Value, size: Value, least: Value, places: Value) -> Value:
-    """The places of all numbers that reach the threshold; gives how many."""
+def _bits(code: Code, mask: Value) -> Value:
+    return code.b.zext(code.b.bitcast(mask, I16), I64)
+
+
+def _collect(
+    code: Code, values: Value, size: Value, least: Value, kept: tuple[Value, Value]
+) -> Value:
+    """The places of all numbers that reach the threshold, and their orders; gives how many.
+
+    Behind the orders is a vector of such as no number has, for who reads whole vectors.
+    """
+    candidates, orders = kept
     b = code.b
     count = code.variable(number(0))
+
+    def keep(place: Value) -> None:
+        here = code.product(count.get(), 4)
+        value = code.splat(code.load(F32, values, code.product(place, 4)))
+        order = b.extract_element(_in_order(code, value), I32(0))
+        code.store(b.trunc(place, I32), candidates, here)
+        code.store(order, orders, here)
+        count.set(b.add(count.get(), number(1)))
+
     whole = b.and_(size, number(-LANES))
     with code.loop(number(0), whole, LANES) as begin:
         value = code.load(FLOATS, values, code.product(begin, 4))
         over = b.icmp_signed(">=", _in_order(code, value), least)
-        bits = code.variable(b.zext(b.bitcast(over, I16), I64))
+        bits = code.variable(_bits(code, over))
         with code.loop(number(0), _how_many(code, over)):
-            lane = code.call("llvm.cttz.i64", I64, bits.get(), I1(1))
-            code.store(b.trunc(b.add(begin, lane), I32), places, code.product(count.get(), 4))
-            count.set(b.add(count.get(), number(1)))
+            keep(b.add(begin, code.call("llvm.cttz.i64", I64, bits.get(), I1(1))))
             bits.set(b.and_(bits.get(), b.sub(bits.get(), number(1))))
     with code.loop(whole, size) as place:
         value = code.splat(code.load(F32, values, code.product(place, 4)))
-        over = b.extract_element(b.icmp_signed(">=", _in_order(code, value), least), I32(0))
-        code.store(b.trunc(place, I32), places, code.product(count.get(), 4))
-        count.set(b.add(count.get(), b.zext(over, I64)))
+        over = b.icmp_signed(">=", _in_order(code, value), least)
+        with b.if_then(b.extract_element(over, I32(0))):
+            keep(place)
+    code.store(of_lanes(INTS, _LOWEST), orders, code.product(count.get(), 4))
     return count.get()
+
+
+def _larger(code: Code, orders: Value, found: Value, one: Value) -> Value:
+    """How many are larger than one of them, or equal and before it: the place where it belongs."""
+    b = code.b
+    mine = code.splat(code.load(I32, orders, code.product(one, 4)))
+    larger = code.variable(number(0))
+    with code.loop(number(0), found, LANES) as begin:
+        others = code.load(INTS, orders, code.product(begin, 4))
+        before = b.icmp_signed("<", numbered(), code.splat(b.trunc(b.sub(one, begin), I32)))
+        equal = b.and_(b.icmp_signed("==", others, mine), before)
+        over = b.or_(b.icmp_signed(">", others, mine), equal)
+        larger.set(b.add(larger.get(), _how_many(code, over)))
+    return larger.get()
