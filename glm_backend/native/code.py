@@ -20,7 +20,7 @@ Type = Any
 
 LANES = 16
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
-F16, F32, PTR = ir.HalfType(), ir.FloatType(), ir.PointerType()
+F16, F32, PTR, VOID = ir.HalfType(), ir.FloatType(), ir.PointerType(), ir.VoidType()
 FLOATS, INTS, BYTES = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES), ir.VectorType(I8, 64)
 #: As many lanes of fewer bits, and a vector of pairs of bytes.
 HALVES, SHORTS, SMALL = (ir.VectorType(kind, LANES) for kind in (F16, I16, I8))
@@ -54,7 +54,7 @@ class Code:
         self, module: ir.Module, name: str, arguments: Sequence[Type], gives: Type | None = None
     ) -> None:
         self.module = module
-        kind = ir.FunctionType(gives or ir.VoidType(), arguments)
+        kind = ir.FunctionType(gives or VOID, arguments)
         self.function = ir.Function(module, kind, name)
         self.arguments = self.function.args
         self._entry = self.function.append_basic_block()

@@ -15,7 +15,7 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from glm_backend.native.code import I32, I64, PTR, Code
+from glm_backend.native.code import I32, I64, PTR, VOID, Code
 from glm_backend.native.processor import features, processor
 
 #: What OpenMP calls in each thread: goes through the operations of a program, and waits behind each
@@ -101,12 +101,12 @@ def _region() -> int:
             b.zext(code.call(name, I32), I64)
             for name in ("omp_get_thread_num", "omp_get_num_threads")
         )
-        kind = ir.FunctionType(ir.VoidType(), [PTR, PTR, I64, I64])
+        kind = ir.FunctionType(VOID, [PTR, PTR, I64, I64])
         with code.loop(I64(0), count) as place:
             operation = code.at(operations, code.product(place, 16))
             called = b.inttoptr(code.load(I64, operation), kind.as_pointer())
             b.call(called, [code.load(PTR, operation, 8), step, thread, threads])
-            code.call("GOMP_barrier", ir.VoidType())
+            code.call("GOMP_barrier", VOID)
         code.done()
 
     return compiled(write, _REGION)
