@@ -106,10 +106,17 @@ def _program(packages: dict[str, str | None]) -> Finding:
 
 def _processor() -> Finding:
     from glm_backend.native.compiled import is_possible
+    from glm_backend.native.processor import Processor, processor
 
-    if is_possible():
-        return Finding("processor", "AVX-512 with VNNI: models in INT8 and INT4 run at their best")
-    return Finding("processor", "no AVX-512 with VNNI: INT8 and INT4 run in slower kernels")
+    kind = processor()
+    slower = "INT8 and INT4 run in slower kernels"
+    if kind is None:
+        return Finding("processor", f"no AVX2: {slower}")
+    if not is_possible():
+        why = "the system lets no memory become code, or torch has another OpenMP"
+        return Finding("processor", f"{kind.value}, but {slower}: {why}")
+    at_best = "" if kind is Processor.WIDE else f"; quicker still with {Processor.WIDE.value}"
+    return Finding("processor", f"{kind.value}: INT8 and INT4 run in our own kernels{at_best}")
 
 
 def _disk(folder: Path) -> Finding:

@@ -16,8 +16,8 @@ T = TypeVar("T")
 KERNEL_SETTINGS = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "MKL_CBWR")
 #: How often a helper of OpenMP looks for work before it sleeps, half a millisecond on the machine
 #: where it was measured: longer than the gaps between the operations of a step. GNU's own 300,000
-#: hold the core from whoever needs it next, another library's kernels (OpenVINO's were a third
-#: slower) or the web server; under 5,000 the helpers of a small model sleep between operations.
+#: hold the core from whoever needs it next, the web server or another library; under 5,000 the
+#: helpers of a small model sleep between operations.
 _SPINS = 10_000
 
 

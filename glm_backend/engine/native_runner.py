@@ -27,6 +27,7 @@ from glm_backend.engine.native_program import (
 from glm_backend.engine.runner import Parts, RaggedRunner, gives, trial
 from glm_backend.native.attention import HEAD_STEP, blocks_for
 from glm_backend.native.gathering import DTYPES
+from glm_backend.native.processor import processor
 
 #: What the twin's numbers are held against: activations are rounded to 8 bits.
 _TWIN_DTYPE = torch.bfloat16
@@ -43,8 +44,13 @@ class NativeRunner:
 
     batched = True
     rewinds = True
-    kernels = frozenset({"AVX-512 VNNI"})
     kv_dtype = KV_DTYPE
+
+    @property
+    def kernels(self) -> frozenset[str]:
+        """Our own, as what they are written for."""
+        kind = processor()
+        return frozenset() if kind is None else frozenset({kind.value})
 
     def __init__(self, module: PreTrainedModel) -> None:
         self._module = module

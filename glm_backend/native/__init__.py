@@ -1,4 +1,4 @@
-"""Kernels of our own, for processors that multiply bytes (AVX-512 with VNNI).
+"""Kernels of our own, for x86 processors with AVX2; quickest where they multiply bytes (VNNI).
 
 They are written in LLVM's language by Python (code.py), compiled for this processor when they are
 first needed (compiled.py; llvmlite brings LLVM along, no compiler has to be installed), and run by
