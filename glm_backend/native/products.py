@@ -45,10 +45,10 @@ _VECTORS = 4
 TILE = _VECTORS * LANES
 #: Rows of activations that share what was loaded of a tile; more do not fit the registers.
 _ROWS_AT_ONCE = (4, 2, 1)
-#: Bytes of the next tile that are asked for with each block, while there are rows enough to compute
+#: Passes over a tile in which the next one is asked for, while there are rows enough to compute
 #: meanwhile: some 5 % of the time of 128 rows. Of four bits there is half as much to wait for, and
 #: it took longer.
-_FETCHED = 16 * VECTOR
+_FETCHING = 8
 #: Tiles laid out at a time: on the way a weight takes a byte.
 _TILES_AT_ONCE = 4
 
@@ -246,9 +246,8 @@ def _write_product(kind: _Kind, module: Any) -> None:
 
 def _ahead(code: Code, form: Form, row: Value, blocks: Value) -> Value:
     """Which part of the next tile, in bytes, the pass that begins with a row asks for."""
-    passes = form.block_bytes // _FETCHED
-    turn = code.b.srem(code.b.sdiv(row, number(_ROWS_AT_ONCE[0])), number(passes))
-    return code.product(turn, blocks, _FETCHED)
+    turn = code.b.srem(code.b.sdiv(row, number(_ROWS_AT_ONCE[0])), number(_FETCHING))
+    return code.product(turn, blocks, form.block_bytes // _FETCHING)
 
 
 class _Tile(Code):
@@ -276,7 +275,7 @@ class _Tile(Code):
             weight = self.at(self._weight, self.product(block, form.block_bytes))
             if len(self._rows) == _ROWS_AT_ONCE[0] and form.bits == 8:
                 self._fetch(block)
-            totals = dict.fromkeys(self._places, zeros)
+            totals = {place: zeros if form.span else y[place].get() for place in self._places}
             shifts = dict.fromkeys(self._rows, zeros)
             for part in range(per_block):
                 group = self.sum(self.product(block, per_block), part)
@@ -286,7 +285,7 @@ class _Tile(Code):
                 self._add_span(weight, totals, shifts, y)
             else:
                 for place in self._places:
-                    y[place].set(b.fadd(y[place].get(), totals[place]))
+                    y[place].set(totals[place])
         for row in self._rows[:: self._parts]:
             for vector in range(_VECTORS):
                 value = y[row, vector].get()
@@ -297,8 +296,9 @@ class _Tile(Code):
 
     def _fetch(self, block: Value) -> None:
         """Asks for some of the next tile."""
-        begin = self.at(self._ahead, self.product(block, _FETCHED))
-        for place in range(0, _FETCHED, VECTOR):
+        fetched = self._form.block_bytes // _FETCHING
+        begin = self.at(self._ahead, self.product(block, fetched))
+        for place in range(0, fetched, VECTOR):
             to_read, second_cache, data = I32(0), I32(2), I32(1)
             about = (self.at(begin, place), to_read, second_cache, data)
             self.call("llvm.prefetch.p0", VOID, *about)
