@@ -82,7 +82,7 @@ def laid_out(weight: QuantizedWeight) -> Laid:
 
     def levels(rows: slice) -> Tensor:
         q = weight.q[rows] if isinstance(weight, Int8Weight) else weight.integers(rows)
-        above = (q.to(torch.int16) + zero).to(torch.uint8)
+        above = q.view(torch.uint8) + zero  # which goes round, as whole numbers of 8 bits do
         return F.pad(above, (0, columns - weight.columns), value=zero)
 
     scale = torch.zeros(products.padded_rows(weight.rows))

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from glm_backend.native.products import Laid
 
 SMALLEST_SCALE = 1e-8
-#: Rows quantised at a time: their float32 copies stay in the cache, which halves the time.
-_ROWS_AT_ONCE = 128
+#: Numbers quantised at a time: their float32 copies stay in the cache, and in memory that the process
+#: has. Larger ones are asked for anew each time while a model is loaded (allocator.py), six times as
+#: slowly.
+_NUMBERS_AT_ONCE = 2**16
 #: Rows widened at a time where no kernel fits.
 _WIDENED_AT_ONCE = 256
 #: Columns that share a scale and a zero. Few keep more accuracy; where a layer is so large that
@@ -319,7 +321,7 @@ def quantized_int8(weight: Tensor, through: Callable[[Tensor], Tensor] | None = 
     """One scale a row: scale = absmax / 127. through: what becomes of rows before."""
     q = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
     scale = torch.empty(weight.shape[0], device=weight.device)
-    for rows in _row_blocks(weight):
+    for rows in row_blocks(weight):
         wide = weight[rows].float() if through is None else through(weight[rows])
         scale[rows] = wide.abs().amax(1).clamp(min=SMALLEST_SCALE) / 127
         q[rows] = torch.round(wide / scale[rows, None]).to(torch.int8)
@@ -340,7 +342,7 @@ def quantized_int4(weight: Tensor, group: int | None = None) -> Int4Weight:
         rows, groups, dtype=torch.float16 if whole else torch.bfloat16, device=device
     )
     zero = torch.empty(rows, groups, dtype=torch.uint8 if whole else torch.bfloat16, device=device)
-    for block in _row_blocks(weight):
+    for block in row_blocks(weight):
         wide = F.pad(weight[block].float(), (0, groups * group - columns)).view(-1, groups, group)
         q, scale[block], zero[block] = groupwise_int4(wide, whole_zeros=whole)
         packed[block] = q[:, ::2] | (q[:, 1::2] << 4)
@@ -368,8 +370,11 @@ def groupwise_int4(groups: Tensor, *, whole_zeros: bool) -> tuple[Tensor, Tensor
     return q.to(torch.uint8).flatten(1), scale, zero
 
 
-def _row_blocks(weight: Tensor) -> list[slice]:
-    return [slice(i, i + _ROWS_AT_ONCE) for i in range(0, weight.shape[0], _ROWS_AT_ONCE)]
+def row_blocks(weight: Tensor) -> list[slice]:
+    """The rows of a matrix in portions that are widened at a time."""
+    rows, columns = weight.shape
+    step = max(1, _NUMBERS_AT_ONCE // columns)
+    return [slice(i, i + step) for i in range(0, rows, step)]
 
 
 def joined_bias(layers: Sequence[nn.Module]) -> Tensor | None:

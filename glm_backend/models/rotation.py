@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from glm_backend.models.checkpoint import Checkpoint
-from glm_backend.models.quantization import QuantizedWeight
+from glm_backend.models.quantization import QuantizedWeight, row_blocks
 
 #: Models whose blocks read the hidden state through a norm and add to it without one.
 _FAMILIES = {"llama", "qwen2", "mistral", "glm"}
@@ -26,7 +26,6 @@ _READERS = dict.fromkeys(("q_proj", "k_proj", "v_proj"), _FIRST_NORM)
 _READERS |= dict.fromkeys(("gate_proj", "up_proj", "gate_up_proj"), _SECOND_NORM)
 _WRITERS = {"o_proj", "down_proj"}
 _EMBEDDING, _HEAD, _HEAD_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
-_ROWS_AT_ONCE = 128
 
 
 class Rotation:
@@ -89,8 +88,7 @@ class Rotation:
         """(weight * scales) turned, for [..., hidden]; float32, some rows at a time."""
         rows = weight.reshape(-1, len(scales))
         result = torch.empty(rows.shape)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
+        for part in row_blocks(rows):
             wide = (rows[part].float() * scales).reshape(-1, len(self._right))
             columns = (wide @ self._right).view(-1, len(self._left), len(self._right))
             result[part] = (self._left @ columns).view(-1, len(scales))

@@ -49,8 +49,6 @@ _ROWS_AT_ONCE = (4, 2, 1)
 #: meanwhile: some 5 % of the time of 128 rows. Of four bits there is half as much to wait for, and
 #: it took longer.
 _FETCHING = 8
-#: Tiles laid out at a time: on the way a weight takes a byte.
-_TILES_AT_ONCE = 4
 
 
 class Form(NamedTuple):
@@ -146,12 +144,12 @@ def laid_out(
     rows, columns = shape
     blocks, tiles = columns // form.columns, padded_rows(rows) // TILE
     flat = torch.empty(tiles, blocks, form.block_bytes, dtype=torch.uint8)
-    for first in range(0, tiles, _TILES_AT_ONCE):
-        some = slice(first * TILE, min((first + _TILES_AT_ONCE) * TILE, rows))
+    for tile in range(tiles):
+        some = slice(tile * TILE, min((tile + 1) * TILE, rows))
         parts = [_in_tiles(levels(some), form)]
         if scale is not None and offset is not None:
             parts += [_beside(part[some]) for part in (scale, offset)]
-        flat[first : first + _TILES_AT_ONCE] = torch.cat(parts, -1)
+        flat[tile] = torch.cat(parts, -1)
     return flat.flatten()
 
 
