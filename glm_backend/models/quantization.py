@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from glm_backend.native.products import Laid
 
 SMALLEST_SCALE = 1e-8
-#: Numbers quantised at a time: their float32 copies stay in the cache, and in memory that the process
-#: has. Larger ones are asked for anew each time while a model is loaded (allocator.py), six times as
-#: slowly.
+#: Numbers quantised at a time: their float32 copies stay in the cache, and in memory that the
+#: process has. Larger ones are asked for anew each time while a model is loaded (allocator.py), six
+#: times as slowly.
 _NUMBERS_AT_ONCE = 2**16
 #: Rows widened at a time where no kernel fits.
 _WIDENED_AT_ONCE = 256
