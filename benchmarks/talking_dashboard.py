@@ -29,7 +29,7 @@ async def begin(request: Request) -> JSONResponse:
 
 
 async def ask(request: Request) -> JSONResponse:
-    """Has a question answered; gives tokens a second, see _ask."""
+    """Has a question answered; gives tokens and tokens a second, see _ask."""
     number = int(request.query_params["n"])
     return JSONResponse(await run_in_threadpool(_ask, request.query_params["c"], number))
 
@@ -43,8 +43,8 @@ def _begin() -> str:
     return services.store.create_conversation(services.user_id).id
 
 
-def _ask(conversation_id: str, number: int) -> float:
-    """Tokens a second of the last two thirds of an answer.
+def _ask(conversation_id: str, number: int) -> tuple[int, float]:
+    """The tokens of an answer, and tokens a second of its last two thirds.
 
     Of its first third some goes by while pages are opened, which is not what following costs.
     """
@@ -60,7 +60,8 @@ def _ask(conversation_id: str, number: int) -> float:
     answer = services.store.path(user, conversation_id)[-1]
     end, whole = noted[-1]
     begun, before = next(note for note in noted if note[1] >= whole / 3)
-    return (answer.completion_tokens or 0) * (whole - before) / whole / (end - begun)
+    tokens = answer.completion_tokens or 0
+    return tokens, tokens * (whole - before) / whole / (end - begun)
 
 
 app = st.App(
