@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from importlib import import_module
 
 from benchmarks.report import keep, table
@@ -29,15 +30,19 @@ def main(names: list[str]) -> int:
         known = ", ".join((*ALL, *APART))
         print(f"unknown: {', '.join(sorted(unknown))}; there are {known}", file=sys.stderr)
         return 2
-    rows = []
+    rows, failed = [], False
     for name in names or ALL:
         print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        rows += import_module(f"benchmarks.{name}").rows()
+        try:
+            rows += import_module(f"benchmarks.{name}").rows()
+        except Exception:  # what the others measured is not lost
+            failed = True
+            traceback.print_exc()
         print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
     print(table(rows))
     print(f"\nkept in {keep(rows).name}", file=sys.stderr)
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":
