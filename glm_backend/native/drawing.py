@@ -34,8 +34,9 @@ def drawn(
 ) -> int:
     """Which of the values is drawn: its place. ids, words: see `_gumbel` in engine/sampler.py.
 
-    Both lie beside each other, and there is at least one; only where kernels are possible.
+    There is at least one; only where kernels are possible.
     """
+    values, ids = np.ascontiguousarray(values, np.float32), np.ascontiguousarray(ids, np.int32)
     about = (values.ctypes.data, ids.ctypes.data, len(ids), *(int(word) for word in words))
     return int(_function()(*about))
 

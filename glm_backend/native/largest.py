@@ -40,6 +40,7 @@ class Largest:
     """Finds the largest of up to `size` numbers. Not for several threads at once."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._highest = np.empty(size // LANE + 1, np.int32)
         self._candidates = np.empty(size + LANES, np.int32)
         self._orders = np.empty(size + LANES, np.int32)
@@ -50,11 +51,13 @@ class Largest:
     def places(self, values: NDArray[np.float32], count: int) -> NDArray[np.int32] | None:
         """Where the `count` largest are, the largest first; of equal ones the first.
 
-        values: all are numbers, and lie beside each other. What is given is good until the next
-        call. None where it cannot: for more than every 64th of them, for many equal ones.
+        values: all are numbers. What is given is good until the next call. None where it cannot:
+        for more than every 64th of them, for many equal ones, for values that lie apart.
         """
         lanes = len(values) // (LANE * LANES) * LANES
-        if not 0 < count < lanes or not is_possible():
+        if not 0 < count < lanes or len(values) > self._size or not is_possible():
+            return None
+        if values.dtype != np.float32 or not values.flags.c_contiguous:
             return None
         about = (values.ctypes.data, len(values), lanes, count)
         return self._places[:count] if _function()(*about, *self._held) <= _MOST else None

@@ -39,6 +39,14 @@ def test_its_gumbel_numbers_are_right_to_the_last_digits_from_the_least_to_the_g
             assert drawn(values, ids, words) == winner
 
 
+def test_numbers_that_lie_apart_are_drawn_from_all_the_same() -> None:
+    values, ids = np.zeros(40, np.float32), ids_of(40, 1)
+    values[20] = 1e3
+    words = sampler._words(1, 1)
+    assert drawn(values[::2], ids[::2], words) == 10
+    assert drawn(values.astype(np.float64), ids.astype(np.int64), words) == 20  # type: ignore[arg-type]
+
+
 def test_what_is_impossible_is_not_drawn() -> None:
     values = np.full(100, -np.inf, np.float32)
     values[61] = -1e30

@@ -54,3 +54,10 @@ def test_nor_are_more_than_there_are_lanes() -> None:
     assert finder.places(values, 32) is None
     assert finder.places(values, 0) is None
     assert finder.places(values[:1000], 1) is None
+
+
+def test_nor_is_what_it_would_read_wrongly() -> None:
+    finder, values = Largest(4096), np.arange(8192, dtype=np.float32)
+    assert finder.places(values, 3) is None, "there is no room for so many"
+    assert finder.places(values[::2], 3) is None
+    assert finder.places(values[:4096].astype(np.float64), 3) is None  # type: ignore[arg-type]
