@@ -46,12 +46,6 @@ class NativeRunner:
     rewinds = True
     kv_dtype = KV_DTYPE
 
-    @property
-    def kernels(self) -> frozenset[str]:
-        """Our own, as what they are written for."""
-        kind = processor()
-        return frozenset() if kind is None else frozenset({kind.value})
-
     def __init__(self, module: PreTrainedModel) -> None:
         self._module = module
         self._program = NativeProgram(module)
@@ -59,6 +53,12 @@ class NativeRunner:
         self._work: Work | None = None
         self.parts = len(self._program.ends)
         self.held_bytes = self._program.writer.nbytes
+
+    @property
+    def kernels(self) -> frozenset[str]:
+        """Our own, as what they are written for."""
+        kind = processor()
+        return frozenset() if kind is None else frozenset({kind.value})
 
     @classmethod
     def fits(cls, module: PreTrainedModel) -> bool:

@@ -99,5 +99,5 @@ def _is_exact(kind: Callable[[Int4Weight, None], Kernel], device: str = "cpu") -
     try:
         y = kind(weight.to(torch.device(device)), None)(torch.ones(2, 1024, device=device))
         return torch.allclose(y[0].float().cpu(), expected, rtol=1e-2)
-    except (ImportError, AttributeError, RuntimeError, NotImplementedError):
-        return False  # not installed, or another build
+    except (AttributeError, RuntimeError, NotImplementedError):  # another build of torch
+        return False

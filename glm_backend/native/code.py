@@ -170,14 +170,9 @@ class Code:
         if bits < 8:  # two products of bytes fit 16 bits: 2 * 15 * 127
             twos = self.call("llvm.x86.avx2.pmadd.ub.sw", pairs, unsigned, signed)
             return b.add(sums, self._dot_shorts(twos, of_lanes(pairs, 1)))
-        left, right, eight = (
-            b.bitcast(unsigned, pairs),
-            b.bitcast(signed, pairs),
-            of_lanes(pairs, 8),
-        )
-        even = self._dot_shorts(
-            b.and_(left, of_lanes(pairs, 255)), b.ashr(b.shl(right, eight), eight)
-        )
+        left, right = b.bitcast(unsigned, pairs), b.bitcast(signed, pairs)
+        byte, eight = of_lanes(pairs, 255), of_lanes(pairs, 8)
+        even = self._dot_shorts(b.and_(left, byte), b.ashr(b.shl(right, eight), eight))
         odd = self._dot_shorts(b.lshr(left, eight), b.ashr(right, eight))
         return b.add(sums, b.add(even, odd))
 

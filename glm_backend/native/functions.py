@@ -22,7 +22,6 @@ from glm_backend.native.code import (
 #: Added to a number of less than 2^22, it leaves the nearest whole number in the lowest bits: there
 #: float32 has steps of 1.
 WHOLE = 1.5 * 2**23
-WHOLE_BITS = 0x4B400000
 #: Beyond these the result is not told from the largest, or the smallest.
 _HIGHEST, _LOWEST = 88.7, -87.3
 #: The logarithm of 2 in two parts, so that a multiple of it can be taken away exactly (Cody and

@@ -82,6 +82,11 @@ class Form(NamedTuple):
         behind = 0 if not self.span else 4 if self.middle else 3
         return TILE * (self.columns * self.bits // 8 + behind)
 
+    @property
+    def fetched_bytes(self) -> int:
+        """Of the next tile's, that a pass asks for beside each block."""
+        return self.block_bytes // _FETCHING
+
 
 #: By 32 the starter model is as good with uneven activations in one part as by 64 with two.
 INT8 = Form("int8", bits=8, group=32, zero=128)
@@ -221,6 +226,7 @@ def _write_product(kind: _Kind, module: Any) -> None:
     row_bytes = code.product(blocks, form.columns * parts)
     y_bytes = code.product(tiles, TILE * 4)
     tile_bytes = code.product(blocks, form.block_bytes)
+    fetched = code.product(blocks, form.fetched_bytes)
     with code.my_share(tiles) as place:
         weight = code.at(weights, code.product(place, tile_bytes))
         along = code.product(place, TILE * 4)
@@ -229,6 +235,7 @@ def _write_product(kind: _Kind, module: Any) -> None:
             step = at_once // parts
             with code.loop(done.get(), b.sub(code.rows, number(step - 1)), step) as row:
                 groups = code.product(row, group_bytes)
+                turn = b.srem(b.sdiv(row, number(step)), number(_FETCHING))
                 given = (
                     code.at(q, code.product(row, row_bytes)),
                     code.at(scales, groups),
@@ -237,19 +244,13 @@ def _write_product(kind: _Kind, module: Any) -> None:
                     code.at(row_scales, along),
                     code.at(bias, along),
                     code.at(y, code.sum(code.product(row, y_bytes), along)),
-                    code.at(weight, code.sum(tile_bytes, _ahead(code, form, row, blocks))),
+                    code.at(weight, code.sum(tile_bytes, code.product(turn, fetched))),
                     blocks,
                     y_bytes,
                 )
                 b.call(tile.function, given)
                 done.set(code.sum(row, step))
     code.done()
-
-
-def _ahead(code: Code, form: Form, row: Value, blocks: Value) -> Value:
-    """Which part of the next tile, in bytes, the pass that begins with a row asks for."""
-    turn = code.b.srem(code.b.sdiv(row, number(_ROWS_AT_ONCE[0])), number(_FETCHING))
-    return code.product(turn, blocks, form.block_bytes // _FETCHING)
 
 
 class _Tile(Code):
@@ -262,7 +263,11 @@ class _Tile(Code):
         super().__init__(module, f"{kind.name}_tile_{rows}", [PTR] * 8 + [I64] * 2)
         self.function.attributes.add("noinline")
         self._form, self._parts, self._adds = kind
-        self._soon = _SOON if self._form.bits == 8 and rows < _ROWS_AT_ONCE[0] else 0
+        waits = self._form.bits == 8
+        self._many, self._few = (
+            waits and rows == _ROWS_AT_ONCE[0],
+            waits and rows < _ROWS_AT_ONCE[0],
+        )
         self._places = [(row, vector) for row in range(rows) for vector in range(_VECTORS)]
         self._rows = range(rows)
         self._q, self._scales, self._sums, self._weight = self.arguments[:4]
@@ -276,7 +281,7 @@ class _Tile(Code):
         per_block = form.columns // form.group
         with self.loop(number(0), self._blocks) as block:
             weight = self.at(self._weight, self.product(block, form.block_bytes))
-            if len(self._rows) == _ROWS_AT_ONCE[0] and form.bits == 8:
+            if self._many:
                 self._fetch(block)
             totals = {place: zeros if form.span else y[place].get() for place in self._places}
             shifts = dict.fromkeys(self._rows, zeros)
@@ -299,7 +304,7 @@ class _Tile(Code):
 
     def _fetch(self, block: Value) -> None:
         """Asks for some of the next tile."""
-        fetched = self._form.block_bytes // _FETCHING
+        fetched = self._form.fetched_bytes
         begin = self.at(self._ahead, self.product(block, fetched))
         for place in range(0, fetched, VECTOR):
             self._ask_for(begin, place, _SECOND_CACHE)
@@ -367,8 +372,8 @@ class _Tile(Code):
                     four = self.splat(self.load(I32, q, half * 4))
                     fours[row, half] = b.bitcast(four, BYTES)
             for vector in vectors:
-                if self._soon:
-                    self._ask_for(weights, vector * VECTOR + self._soon, _FIRST_CACHE)
+                if self._few:
+                    self._ask_for(weights, vector * VECTOR + _SOON, _FIRST_CACHE)
                 loaded = self.load(BYTES, weights, vector * VECTOR)
                 for half, levels in enumerate(self._halves(loaded)):
                     for row in self._rows:

@@ -29,7 +29,7 @@ from glm_backend.native.code import (
     of_lanes,
 )
 from glm_backend.native.compiled import compiled
-from glm_backend.native.functions import WHOLE, WHOLE_BITS, exponential, norm_factor
+from glm_backend.native.functions import WHOLE, exponential, norm_factor
 
 #: Under it a group of activations counts as zero.
 _SMALLEST = 1e-12
@@ -132,8 +132,10 @@ class _Rounding:
         """Whole numbers of steps, to the nearest; for what is no number, anything."""
         code, b = self._code, self._code.b
         inverse = code.splat(b.fdiv(F32(1.0), scale))
-        shifted = [code.fma(vector, inverse, of_lanes(FLOATS, WHOLE)) for vector in vectors]
-        return [b.sub(b.bitcast(one, INTS), of_lanes(INTS, WHOLE_BITS)) for one in shifted]
+        whole = of_lanes(FLOATS, WHOLE)
+        zero = b.bitcast(whole, INTS)
+        shifted = [code.fma(vector, inverse, whole) for vector in vectors]
+        return [b.sub(b.bitcast(one, INTS), zero) for one in shifted]
 
 
 def _write_rounded(code: Operation, to: _Rounding) -> None:
