@@ -1,6 +1,8 @@
 """ChatGLM2-6B's true shape, random weights, beside llama.cpp: `make bench-6b`.
 
-Takes 23 GB of disk under .cache and some 15 minutes, most of which llama.cpp reads prompts.
+Takes 23 GB of disk under .cache and some 15 minutes, most of which llama.cpp reads prompts. Each
+run measures both programs and the memory itself one after the other: what memory gives changes on
+a shared machine from one minute to the next, and decoding with it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from benchmarks.peers.peer import Peer
 from benchmarks.report import Row
 from glm_backend.threads import cores
 
-RUNS = 3
+RUNS = 5
 _STEPS = 24
 _CONTEXT = 8192
 
@@ -41,15 +43,14 @@ def _beside(
 ) -> list[Row]:
     folder, file = str(checkpoint()), str(gguf_file(kind))
     tokens, prefill_goal = prefill
-    read = _read_bandwidth()
     with closing(Peer("glm_chat", folder, quantization)) as ours:
         memory = ours.ask("memory", tokens=_CONTEXT)
         with closing(Peer("llama_cpp", file, str(cores()))) as theirs:
             found = [_once(ours, theirs, tokens, run) for run in range(RUNS)]
-    our_decode, their_decode, our_prefill, their_prefill = (
+    our_decode, their_decode, read, our_prefill, their_prefill = (
         statistics.median(column) for column in zip(*found, strict=True)
     )
-    reached = memory["weights"] * our_decode / read
+    reached = statistics.median(memory["weights"] * run[0] / run[2] for run in found)
     peak = memory["peak"] / 1e9
     return [
         _against(f"6B shape, {quantization}, decode", our_decode, their_decode, kind, decode),
@@ -78,12 +79,13 @@ def _beside(
 
 
 def _once(ours: Peer, theirs: Peer, tokens: int, run: int) -> tuple[float, ...]:
-    """Tokens a second: decode ours, theirs; prefill ours, theirs."""
+    """Decode ours, theirs; bytes a second of memory; prefill ours, theirs. Tokens a second."""
     our_prefill = tokens / ours.ask("prefill", tokens=tokens, seed=run)
     their_prefill = tokens / theirs.ask("prefill", tokens=tokens, seed=run)
     our_answer: Any = ours.ask("random_answer", tokens=32, steps=_STEPS, seed=run)
+    read = _read_bandwidth()
     their_answer: Any = theirs.ask("answers", prompts=1, tokens=32, steps=_STEPS, seed=run)
-    return _STEPS / our_answer[1], _STEPS / their_answer[1], our_prefill, their_prefill
+    return _STEPS / our_answer[1], _STEPS / their_answer[1], read, our_prefill, their_prefill
 
 
 def _against(what: str, ours: float, theirs: float, kind: str, goal: float) -> Row:

@@ -5,7 +5,7 @@
     │   ├── EmptyMessage, MessageTooLong, ContextOverflow, InvalidParameter, NoQuestion
     │   ├── UnknownConversation, UnknownMessage, UnknownPreset, UnknownUser
     │   ├── AnswerRunning, AnswerComplete, ConversationUnreadable, DownloadExpired
-    │   └── ModelNotReady, EngineBusy, AnswerTooLarge, Cancelled, LoopbackOnly
+    │   └── ModelNotReady (ModelLoading), EngineBusy, AnswerTooLarge, Cancelled, LoopbackOnly
     ├── OperatorError    what the person who runs the machine can mend (HTTP 5xx)
     │   ├── SettingsError
     │   ├── ModelError       ModelMissing, StarterMissing, CheckpointDamaged, ModelUnsupported,
@@ -163,8 +163,12 @@ class AnswerComplete(UserError):
 
 
 class ModelNotReady(UserError):
-    template = "No model is loaded ({state}). Load one on the Settings page, then send again."
+    template = "No model is loaded. Load one on the Settings page, then send again."
     status = 503
+
+
+class ModelLoading(ModelNotReady):
+    template = "The model is still being loaded. Send this again when it is ready."
 
 
 class EngineBusy(UserError):

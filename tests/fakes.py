@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from glm_backend.engine.request import SamplingParams
-from glm_backend.errors import ModelNotReady, UpstreamError
+from glm_backend.errors import ModelLoading, ModelNotReady, UpstreamError
 from glm_backend.models.manager import ModelFacts, ModelRequest, ModelStatus
 from glm_backend.models.memory import MemoryEstimate
 from glm_backend.models.model import Message
@@ -63,7 +63,7 @@ class FakeModels:
 
     def current(self) -> FakeModel:
         if self.present.model is None:
-            raise ModelNotReady(state=self.present.state)
+            raise ModelLoading if self.present.state == "loading" else ModelNotReady
         return self.model
 
     def load(self, request: ModelRequest) -> None:

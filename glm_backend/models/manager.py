@@ -22,6 +22,7 @@ from glm_backend.errors import (
     GLMError,
     InternalError,
     ModelError,
+    ModelLoading,
     ModelNotReady,
     Phrase,
     says_out_of_memory,
@@ -40,12 +41,6 @@ from glm_backend.models.model import LoadedModel, Quantization
 from glm_backend.models.spread import room_for
 
 State = Literal["empty", "loading", "ready", "failed"]
-_STATES: dict[State, Phrase] = {
-    "empty": Phrase("empty"),
-    "loading": Phrase("loading"),
-    "ready": Phrase("ready"),
-    "failed": Phrase("failed"),
-}
 _log = logging.getLogger(__name__)
 
 
@@ -150,10 +145,10 @@ class ModelManager(Generic[R]):
             return self._status
 
     def current(self) -> R:
-        """The runtime that answers now; raises ModelNotReady."""
+        """The runtime that answers now; raises ModelNotReady, or ModelLoading: it is on its way."""
         with self._changed:
             if self._runtime is None:
-                raise ModelNotReady(state=_STATES[self._status.state])
+                raise ModelLoading if self._status.state == "loading" else ModelNotReady
             return self._runtime
 
     def load(self, request: ModelRequest) -> None:

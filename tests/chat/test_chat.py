@@ -269,7 +269,7 @@ def test_without_a_model_nothing_is_stored(tmp_path: Path) -> None:
     room = Room(tmp_path)
 
     def none() -> FakeModel:
-        raise ModelNotReady(state="empty")
+        raise ModelNotReady
 
     room.give_model, room.chat._model = none, none  # type: ignore[method-assign]
     with pytest.raises(ModelNotReady):

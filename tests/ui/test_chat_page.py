@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from glm_backend.chat import ChatService
-from glm_backend.errors import StoreFull
-from glm_backend.models.manager import ModelRequest
+from glm_backend.errors import ModelLoading, StoreFull
+from glm_backend.models.manager import ModelRequest, ModelStatus
 from glm_backend.services import Services
 from glm_backend.store import Store
+from tests.fakes import FakeModels
 from tests.postgres import PostgresServer
 from tests.ui.conftest import shown
 from ui import messages
@@ -60,6 +62,17 @@ def test_without_a_model_the_question_is_kept_and_the_history_is_readable(
     assert "No model is loaded" in app.error[0].value
     assert app.chat_input(key="chat_input").proto.value == "a new one"
     assert len(app.chat_message) == 2
+
+
+def test_while_the_model_loads_the_page_says_that_it_is_on_its_way(
+    visit: Visit, services: Services
+) -> None:
+    models = cast(FakeModels, services.models)
+    models.present = ModelStatus(state="loading", request=ModelRequest("m"), stage="reading")
+    app = _ask(visit("CHAT"), "hello there")
+    assert [error.value for error in app.error] == [str(ModelLoading())]
+    assert app.chat_input(key="chat_input").proto.value == "hello there"
+    assert services.store.count_conversations(services.user_id) == 0
 
 
 def test_a_refusal_is_in_the_readers_language(visit: Visit, services: Services) -> None:

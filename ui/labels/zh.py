@@ -400,7 +400,8 @@ ERRORS: dict[str, str] = {
     "DownloadExpired": "此下载已过期。请刷新提供下载的页面后重试。",
     "AnswerRunning": "本对话仍在回答中。请等待结束，或先按“停止”。",
     "AnswerComplete": "这个回答已自行结束，没有可继续的内容。请改用“重新回答”。",
-    "ModelNotReady": "模型尚未就绪（{state}）。请在设置页加载模型后再发送。",
+    "ModelNotReady": "尚未加载模型。请在设置页加载模型后再发送。",
+    "ModelLoading": "模型仍在加载。请在加载完成后重新发送。",
     "EngineBusy": "已有 {waiting} 个请求在排队，达到上限；此请求将排在第 {place} 位。请稍后再试。",
     "AnswerTooLarge": "内存不足，无法继续此回答（对话与回答共 {tokens} 个词元）。已有的部分已保留。"
     "请在同时回答的人较少时重试，或开始新的对话。",

@@ -68,11 +68,7 @@ PHRASES: dict[str, str] = {
     "Correct this: {error}.": "请改正：{error}。",
     "It cannot be used as a folder ({error}); name one that can.":
         "它不能用作文件夹（{error}）；请指定可用的文件夹。",
-    # --- the state of the model
-    "empty": "未加载",
-    "loading": "正在加载",
-    "ready": "已就绪",
-    "failed": "加载失败",
+    # --- what was stopped
     "loading {model}": "加载 {model}",
     "the download": "下载",
     # --- where a model is
