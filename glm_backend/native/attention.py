@@ -175,7 +175,7 @@ def _write_attended(name: str, dim: int, module: Any) -> None:
     room = code.product(blocks, BLOCK)
     share = b.sdiv(query_heads, kv_heads)
     scores = code.at(scratch, code.product(code.thread, room, 4 * _queries_at_once()[0]))
-    with code.my_turns(code.product(code.load(I64, groups), kv_heads)) as piece:
+    with code.helping(code.product(code.load(I64, groups), kv_heads)) as piece:
         group, kv_head = b.sdiv(piece, kv_heads), b.srem(piece, kv_heads)
         told = code.at(groups, code.product(group, 16))
         first, tokens = code.load(I64, told, 8), code.load(I64, told, 16)

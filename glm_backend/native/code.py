@@ -27,6 +27,8 @@ HALVES, SHORTS, SMALL = (ir.VectorType(kind, LANES) for kind in (F16, I16, I8))
 PAIRS = ir.VectorType(I16, 32)
 #: Bytes of one such vector.
 VECTOR = 64
+#: Bytes from one count of pieces to the next: a line of the cache each.
+COUNT = 64
 
 
 def number(value: int) -> Value:
@@ -202,8 +204,8 @@ class Operation(Code):
     """
 
     def __init__(self, module: ir.Module, name: str) -> None:
-        super().__init__(module, name, [PTR, PTR, I64, I64])
-        self._given, self._step, self.thread, self.threads = self.arguments
+        super().__init__(module, name, [PTR, PTR, PTR, I64, I64])
+        self._given, self._step, self._taken, self.thread, self.threads = self.arguments
         self._asked = 0
         self.rows = self.load(I64, self._step)
 
@@ -226,23 +228,47 @@ class Operation(Code):
         self._asked += 1
         return self.load(type_, self._given, 8 * (self._asked - 1))
 
-    def my_part(self, of: Value) -> tuple[Value, Value]:
-        """Where this thread's part of so many pieces, which lie side by side, begins and ends."""
-        b = self.b
-        first, behind = (
-            b.sdiv(self.product(of, thread), self.threads)
-            for thread in (self.thread, b.add(self.thread, number(1)))
-        )
-        return first, behind
-
     @contextmanager
     def my_share(self, of: Value) -> Iterator[Value]:
-        """Goes through them."""
-        with self.loop(*self.my_part(of)) as piece:
+        """Goes through this thread's part of so many pieces, which lie side by side.
+
+        Only for small ones: who is done waits for the others.
+        """
+        with self.loop(*self._part(of, self.thread)) as piece:
             yield piece
 
     @contextmanager
-    def my_turns(self, of: Value) -> Iterator[Value]:
-        """Goes through every so manieth of the pieces: for those that grow longer."""
-        with self.loop(self.thread, of, self.threads) as piece:
+    def helping(self, of: Value) -> Iterator[Value]:
+        """Goes through this thread's part of so many pieces, then helps others with theirs.
+
+        Parts lie side by side, each taken from its beginning. Threads that get as much to do are
+        not done at the same time: one loses its core, or has to share its way to memory. Others are
+        left their last piece: who is nearly done is not to wait for the count, which is a line that
+        caches hand to each other. Once in an operation, which has one count for each part.
+        """
+        b = self.b
+        with self.loop(number(0), self.threads) as further:
+            whose = b.srem(self.sum(self.thread, further), self.threads)
+            first, behind = self._part(of, whose)
+            spared = b.zext(b.icmp_signed(">", further, number(0)), I64)
+            taken = self.at(self._taken, self.product(whose, COUNT))
+            look, take, body, after = (self.function.append_basic_block() for _ in range(4))
+            b.branch(look)
+            b.position_at_end(look)
+            next_ = self.sum(first, b.load_atomic(taken, "monotonic", 8, typ=I64))
+            b.cbranch(b.icmp_signed("<", self.sum(next_, spared), behind), take, after)
+            b.position_at_end(take)
+            piece = self.sum(first, b.atomic_rmw("add", taken, number(1), "monotonic"))
+            b.cbranch(b.icmp_signed("<", piece, behind), body, after)
+            b.position_at_end(body)
             yield piece
+            b.branch(look)
+            b.position_at_end(after)
+
+    def _part(self, of: Value, thread: Value) -> tuple[Value, Value]:
+        """Where a thread's part of so many pieces begins and ends."""
+        begin, end = (
+            self.b.sdiv(self.product(of, place), self.threads)
+            for place in (thread, self.sum(thread, 1))
+        )
+        return begin, end

@@ -15,12 +15,14 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from glm_backend.native.code import I32, I64, PTR, VOID, Code
+from glm_backend.native.code import COUNT, I32, I64, PTR, VOID, Code
 from glm_backend.native.processor import features, processor
 
 #: What OpenMP calls in each thread: goes through the operations of a program, and waits behind each
 #: for the other threads.
 _REGION = "region"
+#: Where the counts of what is taken begin, behind what else it is given.
+_COUNTS = 3 * 8
 
 
 @functools.cache
@@ -97,15 +99,22 @@ def _region() -> int:
         operations, count, step = (
             code.load(t, given, 8 * i) for i, t in enumerate((PTR, I64, PTR))
         )
+        counts = code.at(given, _COUNTS)
         thread, threads = (
             b.zext(code.call(name, I32), I64)
             for name in ("omp_get_thread_num", "omp_get_num_threads")
         )
-        kind = ir.FunctionType(VOID, [PTR, PTR, I64, I64])
+        kind = ir.FunctionType(VOID, [PTR, PTR, PTR, I64, I64])
         with code.loop(I64(0), count) as place:
             operation = code.at(operations, code.product(place, 16))
             called = b.inttoptr(code.load(I64, operation), kind.as_pointer())
-            b.call(called, [code.load(PTR, operation, 8), step, thread, threads])
+            # Two sets of counts in turn: nobody looks at the other one before all are through here.
+            taken, next_taken = (
+                code.at(counts, code.product(b.srem(turn, I64(2)), threads, COUNT))
+                for turn in (place, code.sum(place, 1))
+            )
+            code.store(I64(0), next_taken, code.product(thread, COUNT))
+            b.call(called, [code.load(PTR, operation, 8), step, taken, thread, threads])
             code.call("GOMP_barrier", VOID)
         code.done()
 
@@ -138,8 +147,9 @@ class Program:
         openmp: Any = _openmp()
         begin = ctypes.addressof(self._operations) + first * 2 * ctypes.sizeof(ctypes.c_int64)
         count = (self._length if behind is None else behind) - first
-        about = (ctypes.c_int64 * 3)(begin, count, step.address)
         threads = min(torch.get_num_threads(), MOST_THREADS)
+        counts = 2 * threads * COUNT // ctypes.sizeof(ctypes.c_int64)
+        about = (ctypes.c_int64 * (3 + counts))(begin, count, step.address)
         openmp.GOMP_parallel(_region(), ctypes.addressof(about), threads, 0)
 
 

@@ -227,7 +227,7 @@ def _write_product(kind: _Kind, module: Any) -> None:
     y_bytes = code.product(tiles, TILE * 4)
     tile_bytes = code.product(blocks, form.block_bytes)
     fetched = code.product(blocks, form.fetched_bytes)
-    with code.my_share(tiles) as place:
+    with code.helping(tiles) as place:
         weight = code.at(weights, code.product(place, tile_bytes))
         along = code.product(place, TILE * 4)
         done = code.variable(number(0))

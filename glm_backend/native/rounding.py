@@ -159,10 +159,9 @@ def _write_gated(code: Operation, to: _Rounding) -> None:
 
 def _write_normed(code: Operation, to: _Rounding) -> None:
     b, weight, eps = code.b, code.fixed(), code.load(F32, code.fixed())
-    first, behind = code.my_part(code.product(code.rows, to.groups))
     current = code.variable(number(-1))
     factor = code.variable(of_lanes(FLOATS, 0.0))
-    with code.loop(first, behind) as piece:
+    with code.my_share(code.product(code.rows, to.groups)) as piece:
         row, place = b.sdiv(piece, to.groups), b.srem(piece, to.groups)
         with b.if_then(b.icmp_signed("!=", row, current.get())):
             current.set(row)
