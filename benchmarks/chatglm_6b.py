@@ -2,7 +2,8 @@
 
 Takes 23 GB of disk under .cache and some ten minutes. Each answer of ours, the memory itself and
 llama.cpp's answer are measured one after the other: a virtual machine's cores are moved about, and
-what they read of memory together changes by half when they come to share a way to it.
+what they read of memory together changes by half when they come to share a way to it. Pairs of
+answers within which that happens are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from glm_backend.threads import cores
 
 RUNS = 5
 #: Of decoding, which follows the memory.
-PAIRS = 15
+PAIRS = 24
 _STEPS = 24
 _CONTEXT = 8192
 #: Cores that each have a way of their own to memory read so many times as much as one.
@@ -30,17 +31,15 @@ _APART = 1.6
 
 
 class Pair(NamedTuple):
-    """Tokens a second of one answer each, and bytes a second of memory: one core's, all cores'."""
+    """Tokens a second of one answer each, and bytes a second that the cores read of memory.
+
+    apart: whether they did not share their way to it.
+    """
 
     ours: float
     theirs: float
-    one_core: float
-    all_cores: float
-
-    @property
-    def apart(self) -> bool:
-        """Whether the cores did not share their way to memory."""
-        return self.all_cores > _APART * self.one_core
+    read: float
+    apart: bool
 
 
 def rows() -> list[Row]:
@@ -65,9 +64,10 @@ def _beside(
         memory = ours.ask("memory", tokens=_CONTEXT)
         with closing(Peer("llama_cpp", str(gguf_file(kind)), str(cores()))) as theirs:
             read = [_prefill(ours, theirs, tokens, run) for run in range(RUNS)]
-            pairs = [_decode(ours, theirs, run) for run in range(PAIRS)]
+            tried = [_decode(ours, theirs, run) for run in range(PAIRS)]
+    pairs = [pair for pair in tried if pair is not None]
     shape, peer = f"6B shape, {quantization}", f"llama.cpp {kind}"
-    reached = statistics.median(memory["weights"] * pair.ours / pair.all_cores for pair in pairs)
+    reached = statistics.median(memory["weights"] * pair.ours / pair.read for pair in pairs)
     peak = memory["peak"] / 1e9
     return [
         *_decode_rows(shape, peer, pairs, decode),
@@ -95,11 +95,18 @@ def _prefill(ours: Peer, theirs: Peer, tokens: int, run: int) -> tuple[float, fl
     return tokens / our_s, tokens / their_s
 
 
-def _decode(ours: Peer, theirs: Peer, run: int) -> Pair:
+def _decode(ours: Peer, theirs: Peer, run: int) -> Pair | None:
+    one_core = _read_bandwidth(1)
+    read = [_read_bandwidth(cores())]
     our_answer: Any = ours.ask("random_answer", tokens=32, steps=_STEPS, seed=run)
-    one_core, all_cores = (_read_bandwidth(threads) for threads in (1, cores()))
+    read.append(_read_bandwidth(cores()))
     their_answer: Any = theirs.ask("answers", prompts=1, tokens=32, steps=_STEPS, seed=run)
-    return Pair(_STEPS / our_answer[1], _STEPS / their_answer[1], one_core, all_cores)
+    read.append(_read_bandwidth(cores()))
+    apart = {together > _APART * one_core for together in read}
+    if len(apart) > 1:
+        return None
+    speeds = (_STEPS / answer[1] for answer in (our_answer, their_answer))
+    return Pair(*speeds, read=statistics.median(read), apart=apart.pop())
 
 
 def _decode_rows(shape: str, peer: str, pairs: list[Pair], goal: float) -> list[Row]:
@@ -108,7 +115,7 @@ def _decode_rows(shape: str, peer: str, pairs: list[Pair], goal: float) -> list[
     for apart, what in ((True, "each core has its own"), (False, "the cores share one")):
         some = [pair for pair in pairs if pair.apart == apart]
         if some:
-            memory = statistics.median(pair.all_cores for pair in some) / 1e9
+            memory = statistics.median(pair.read for pair in some) / 1e9
             where = f"way to memory: {what} ({memory:.0f} GB/s), {len(some)} of {len(pairs)} runs"
             found.append(_against(f"{shape}, decode; {where}", peer, some, goal))
     return found

@@ -9,20 +9,29 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from glm_backend.errors import EngineBusy, GLMError, InternalError, OperatorError, UserError
+from glm_backend.errors import (
+    EngineBusy,
+    GLMError,
+    InternalError,
+    ModelLoading,
+    OperatorError,
+    UserError,
+)
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 logger = logging.getLogger(__name__)
 
 
-#: When a program that was turned away may ask again: places come free as answers end.
+#: Errors that pass by themselves: places come free as answers end, a model is loaded in the end.
+_PASSING = (EngineBusy, ModelLoading)
+#: When a program that was turned away by one may ask again.
 _RETRY_AFTER_S = 5
 
 
 def error_response(error: GLMError) -> JSONResponse:
     """{"error": {"message", "type", "code"}} with the error's status."""
-    headers = {"retry-after": str(_RETRY_AFTER_S)} if isinstance(error, EngineBusy) else None
+    headers = {"retry-after": str(_RETRY_AFTER_S)} if isinstance(error, _PASSING) else None
     return JSONResponse({"error": error_values(error)}, status_code=error.status, headers=headers)
 
 

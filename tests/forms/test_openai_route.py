@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -14,9 +14,11 @@ from starlette.testclient import TestClient
 from glm_backend.api.server import make_app
 from glm_backend.engine.request import SamplingParams
 from glm_backend.errors import EngineBusy, UpstreamError
+from glm_backend.models.manager import ModelStatus
 from glm_backend.models.model import Message
 from glm_backend.services import Services
 from glm_backend.testing import FakeCompletion, FakeModel
+from tests.fakes import FakeModels
 from tests.forms.parrot import Parrot, ask, events_in
 from tests.forms.servers import served
 
@@ -191,6 +193,17 @@ def test_no_model_is_503(client: TestClient, services: Services) -> None:
     assert client.get("/v1/models").json() == {"object": "list", "data": []}
     assert ask(client).status_code == 503
     assert client.post("/", json={"prompt": "x"}).status_code == 503
+    assert "retry-after" not in ask(client).headers
+
+
+def test_a_model_that_is_being_loaded_is_503_and_worth_asking_again(
+    client: TestClient, services: Services
+) -> None:
+    cast(FakeModels, services.models).present = ModelStatus(state="loading")
+    answer = ask(client)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.json()["error"]["code"] == "ModelLoading"
 
 
 def test_an_answer_that_fails_says_so(client: TestClient, parrot: Parrot) -> None:
