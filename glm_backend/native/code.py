@@ -232,7 +232,7 @@ class Operation(Code):
     def my_share(self, of: Value) -> Iterator[Value]:
         """Goes through this thread's part of so many pieces, which lie side by side.
 
-        Only for small ones: who is done waits for the others.
+        A static schedule, for small pieces: who is done waits for the others.
         """
         with self.loop(*self._part(of, self.thread)) as piece:
             yield piece
@@ -241,6 +241,7 @@ class Operation(Code):
     def helping(self, of: Value) -> Iterator[Value]:
         """Goes through this thread's part of so many pieces, then helps others with theirs.
 
+        Work stealing (Blumofe and Leiserson 1999), with a count for each part instead of a queue.
         Parts lie side by side, each taken from its beginning. Threads that get as much to do are
         not done at the same time: one loses its core, or has to share its way to memory. Others are
         left their last piece: who is nearly done is not to wait for the count, which is a line that
