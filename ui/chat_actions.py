@@ -11,6 +11,8 @@ from glm_backend.services import Services
 from ui.frame import attempt
 
 NEW = "new"
+#: At the end of a text that is to be told otherwise; not sent.
+_OTHERWISE = " "
 
 
 class ChatActions:
@@ -40,14 +42,23 @@ class ChatActions:
 
     def send(self, text: str) -> None:
         """Sends a question; what is refused goes back into the input box."""
+        if text == st.session_state.get("told"):
+            text = text.removesuffix(_OTHERWISE)
         if not self._try(self._send, text):
             st.session_state["draft"] = text
 
     @staticmethod
     def restore_draft() -> None:
-        """Called before the input box is drawn, which is when its text can be set."""
+        """Called before the input box is drawn, which is when its text can be set.
+
+        A browser that was told a text does not set it again when it is told the same: what is
+        refused twice would be gone. So it is told the text a little otherwise.
+        """
         if "draft" in st.session_state:
-            st.session_state["chat_input"] = st.session_state.pop("draft")
+            draft = st.session_state.pop("draft")
+            same = draft == st.session_state.get("told")
+            told = draft + _OTHERWISE if same else draft
+            st.session_state["told"] = st.session_state["chat_input"] = told
 
     def _send(self, text: str) -> None:
         if self._id is not None:

@@ -97,11 +97,17 @@ def test_a_second_question_meanwhile_is_refused_and_stays_in_the_box(chat: ChatP
     chat.input.press("Enter")
     expect(chat.page.get_by_text("still being answered")).to_be_visible()
     expect(chat.input).to_have_value("too early")
+    for _ in range(3):
+        chat.input.press("Enter")
+        expect(chat.input).to_have_value("")
+        expect(chat.input).to_have_value(re.compile("^too early ?$"))
     expect(chat.stop_button).to_be_visible()
     chat.stop_button.click()
     chat.wait_for_end()
-    expect(chat.input).to_have_value("too early")
+    expect(chat.input).to_have_value("too early ")
     expect(chat.messages).to_have_count(2)
+    chat.input.press("Enter")
+    expect(chat.messages).to_have_count(4)
 
 
 def test_what_is_typed_during_an_answer_survives_its_end(chat: ChatPage) -> None:

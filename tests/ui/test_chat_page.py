@@ -75,6 +75,24 @@ def test_while_the_model_loads_the_page_says_that_it_is_on_its_way(
     assert services.store.count_conversations(services.user_id) == 0
 
 
+def test_what_is_refused_again_is_told_to_the_browser_otherwise_and_sent_as_written(
+    visit: Visit, services: Services
+) -> None:
+    services.models.unload()
+    app, told = visit("CHAT"), "hello there"
+    for expected in ("hello there", "hello there ", "hello there"):
+        app = _ask(app, told)
+        told = app.chat_input(key="chat_input").proto.value
+        assert told == expected
+    _ask(app, told)
+    services.models.load(ModelRequest("m"))
+    told = app.chat_input(key="chat_input").proto.value
+    assert told == "hello there "
+    app = _ask(app, told)
+    conversation = services.store.list_conversations(services.user_id, limit=1)[0]
+    assert services.store.path(services.user_id, conversation.id)[0].content == "hello there"
+
+
 def test_a_refusal_is_in_the_readers_language(visit: Visit, services: Services) -> None:
     services.models.unload()
     app = _ask(visit("CHAT", language="zh"), "你好")
