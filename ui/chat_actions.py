@@ -11,8 +11,6 @@ from glm_backend.services import Services
 from ui.frame import attempt
 
 NEW = "new"
-#: At the end of a text that is to be told otherwise; not sent.
-_OTHERWISE = " "
 
 
 class ChatActions:
@@ -42,8 +40,7 @@ class ChatActions:
 
     def send(self, text: str) -> None:
         """Sends a question; what is refused goes back into the input box."""
-        if text == st.session_state.get("told"):
-            text = text.removesuffix(_OTHERWISE)
+        text = st.session_state.get("told", {}).get(text, text)
         if not self._try(self._send, text):
             st.session_state["draft"] = text
 
@@ -52,13 +49,12 @@ class ChatActions:
         """Called before the input box is drawn, which is when its text can be set.
 
         A browser that was told a text does not set it again when it is told the same: what is
-        refused twice would be gone. So it is told the text a little otherwise.
+        refused twice would be gone. So it is told the text with a space more, which is not sent.
         """
         if "draft" in st.session_state:
             draft = st.session_state.pop("draft")
-            same = draft == st.session_state.get("told")
-            told = draft + _OTHERWISE if same else draft
-            st.session_state["told"] = st.session_state["chat_input"] = told
+            told = draft + " " if draft in st.session_state.get("told", {}) else draft
+            st.session_state["chat_input"], st.session_state["told"] = told, {told: draft}
 
     def _send(self, text: str) -> None:
         if self._id is not None:

@@ -235,7 +235,7 @@ def test_a_first_load_that_fails_says_why(manager: ModelManager[Held], tmp_path:
     assert status.state == "failed"
     assert "model.safetensors" in str(status.error)
     assert "fetch it again" in str(status.error)
-    with pytest.raises(ModelNotReady):
+    with pytest.raises(ModelNotReady, match="No model is loaded"):
         manager.current()
 
 

@@ -93,6 +93,15 @@ def test_what_is_refused_again_is_told_to_the_browser_otherwise_and_sent_as_writ
     assert services.store.path(services.user_id, conversation.id)[0].content == "hello there"
 
 
+def test_a_space_that_was_written_is_sent_after_a_refusal(visit: Visit, services: Services) -> None:
+    services.models.unload()
+    app = _ask(visit("CHAT"), "hello there ")
+    services.models.load(ModelRequest("m"))
+    _ask(app, app.chat_input(key="chat_input").proto.value)
+    conversation = services.store.list_conversations(services.user_id, limit=1)[0]
+    assert services.store.path(services.user_id, conversation.id)[0].content == "hello there "
+
+
 def test_a_refusal_is_in_the_readers_language(visit: Visit, services: Services) -> None:
     services.models.unload()
     app = _ask(visit("CHAT", language="zh"), "你好")
