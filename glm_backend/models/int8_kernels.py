@@ -1,7 +1,8 @@
 """What multiplies by INT8 weights fastest: integer products of fbgemm or oneDNN, or CUDA's own.
 
-Each row of activations is divided by its own largest value and becomes whole numbers; integers then
-add up the same whatever rows stand beside it, so a row's result is bit-equal alone and in company.
+On CPUs each row of activations is divided by its own largest value and becomes whole numbers;
+integers then add up the same whatever rows stand beside it, so a row's result is bit-equal alone
+and in company. On GPUs activations are not rounded.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from torch import Tensor
 
 from glm_backend.models.kernel_choice import CHOICE
 from glm_backend.models.native_kernels import NativeKernel
-from glm_backend.models.quantization import SMALLEST_SCALE, Int8Weight, Kernel
+from glm_backend.models.quantization import SMALLEST_SCALE, Int8Weight, Kernel, WidenedLinear
+
+#: From more rows on, which only prompts have, torch's kernel for CUDA is not asked.
+_FEW_ROWS = 32
 
 
 def int8_kernel(weight: Int8Weight, bias: Tensor | None) -> Kernel | None:
     """None where no kernel is there, or it does not add up as it should."""
     if weight.q.device.type == "cuda":
-        return CudaInt8(weight, bias) if _is_exact(CudaInt8, "cuda", torch.bfloat16) else None
+        exact = _is_exact(CudaInt8, "cuda", torch.bfloat16)
+        return CHOICE.made([CudaInt8, WidenedLinear], weight, bias) if exact else None
     if weight.q.device.type != "cpu":
         return None
     two = weight.exact or weight.uneven  # parts, as these have one scale for a row of activations
@@ -116,19 +121,22 @@ class TwoPartOneDnn(OneDnnInt8):
         return torch.add(high, low, alpha=1 / 254).mul_(absmax)
 
 
-class CudaInt8(Kernel):
-    """torch's int8 product for CUDA; it takes activations in half precision."""
+class CudaInt8(WidenedLinear):
+    """torch's int8 product for CUDA, for few rows; for many the weights are widened.
 
-    q: Tensor
-    scale: Tensor
+    It has a thread for each number of the result, which walks along a row by itself
+    (aten/src/ATen/native/cuda/int8mm.cu of torch 2.13): next to tensor cores that is slow for a
+    prompt, whatever the GPU.
+    """
 
     def __init__(self, weight: Int8Weight, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
-        self.register_buffer("q", weight.q)
-        self.register_buffer("scale", weight.scale)
+        self._q, self._scale = weight.q, weight.scale
 
     def product(self, x: Tensor) -> Tensor:
-        return torch._weight_int8pack_mm(x, self.q, self.scale.to(x.dtype))
+        if x.shape[0] > _FEW_ROWS:
+            return super().product(x)
+        return torch._weight_int8pack_mm(x, self._q, self._scale)
 
 
 @functools.cache

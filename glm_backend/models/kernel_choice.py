@@ -32,6 +32,7 @@ _WALKED_BYTES = 16 * 2**20
 _ROUNDS = 5
 #: Of a tiny matrix, whose speed matters to nobody.
 _MOST_COPIES = 50
+_CPU = torch.device("cpu")
 
 
 class KernelChoice:
@@ -48,7 +49,8 @@ class KernelChoice:
             self.file = file
             with contextlib.suppress(OSError, ValueError):  # there is none yet, or it is damaged
                 stored = json.loads(file.read_bytes())
-                self._known |= {str(k): str(v) for k, v in dict(stored).items()}
+                found = stored if isinstance(stored, dict) else {}
+                self._known |= {key: str(name) for key, name in found.items()}
 
     def made(
         self, kinds: Sequence[type[Kernel]], weight: QuantizedWeight, bias: Tensor | None
@@ -61,11 +63,17 @@ class KernelChoice:
         if len(kinds) < 2:
             return kinds[0](weight, bias) if kinds else None
         trials = {name: functools.partial(_score, kind, weight) for name, kind in known.items()}
-        return known[self.quickest(f"{weight.rows}x{weight.columns}", trials)](weight, bias)
+        shape, device = f"{weight.rows}x{weight.columns}", _device_of(weight)
+        return known[self.quickest(shape, trials, device)](weight, bias)
 
-    def quickest(self, what: str, trials: Mapping[str, Callable[[], float]]) -> str:
+    def quickest(
+        self,
+        what: str,
+        trials: Mapping[str, Callable[[], float]],
+        device: torch.device = _CPU,
+    ) -> str:
         """The name of the trial that gives the fewest seconds, for `what` on this machine."""
-        key = f"{_machine()}: {'/'.join(sorted(trials))} {what}"
+        key = f"{_machine(device)}: {'/'.join(sorted(trials))} {what}"
         with self._lock:
             if self._known.get(key) not in trials:
                 seconds = {name: trial() for name, trial in trials.items()}
@@ -86,7 +94,9 @@ class KernelChoice:
 CHOICE = KernelChoice()
 
 
-def _machine() -> str:
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{_processor()} x{torch.get_num_threads()}, torch {torch.__version__}"
 
 
@@ -102,15 +112,23 @@ def _score(kind: type[Kernel], weight: QuantizedWeight) -> float:
     part = weight.part(slice(rows))
     with torch.inference_mode():
         kernels = [kind(part, None) for _ in range(copies)]
-        return sum(share * _seconds(kernels, n) for n, share in _WEIGHTS.items()) / copies
+        device = _device_of(weight)
+        return sum(share * _seconds(kernels, n, device) for n, share in _WEIGHTS.items()) / copies
 
 
-def _seconds(kernels: list[Kernel], rows: int) -> float:
-    x = torch.randn(rows, kernels[0].in_features)
+def _device_of(weight: QuantizedWeight) -> torch.device:
+    return next(iter(weight.tensors().values())).device
+
+
+def _seconds(kernels: list[Kernel], rows: int, device: torch.device) -> float:
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    x = torch.randn(rows, kernels[0].in_features, dtype=dtype, device=device)
 
     def multiply() -> None:
         for kernel in kernels:
             kernel.multiply(x)
+        if device.type == "cuda":  # which only takes note of what is to be done
+            torch.cuda.synchronize(device)
 
     return quickest_round(multiply)
 

@@ -24,8 +24,8 @@ SMALLEST_SCALE = 1e-8
 #: process has. Larger ones are asked for anew each time while a model is loaded (allocator.py), six
 #: times as slowly.
 _NUMBERS_AT_ONCE = 2**16
-#: Rows widened at a time where no kernel fits.
-_WIDENED_AT_ONCE = 256
+#: Numbers widened at a time where no kernel fits: they stay in a CPU's cache, and keep a GPU busy.
+_WIDENED_AT_ONCE, _WIDENED_ON_GPU = 2**20, 2**26
 #: Columns that share a scale and a zero. Few keep more accuracy; where a layer is so large that
 #: reading it is what takes the time, many are read faster (docs/performance.md).
 SMALL_GROUP, LARGE_GROUP = 32, 128
@@ -59,8 +59,8 @@ class QuantizedWeight(Protocol):
         """One matrix with the rows of all of them."""
         ...
 
-    def dense(self, rows: slice) -> Tensor:
-        """Some of the rows as numbers: float32 [rows, columns]."""
+    def dense(self, rows: slice, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Some of the rows as numbers: [rows, columns], rounded once."""
         ...
 
     def kernel(self, bias: Tensor | None) -> Kernel | None:
@@ -165,8 +165,9 @@ class Int8Weight(Native):
         q, scale = torch.cat([p.q for p in parts]), torch.cat([p.scale for p in parts])
         return replace(self, q=q, scale=scale)
 
-    def dense(self, rows: slice) -> Tensor:
-        return self.q[rows].float() * self.scale[rows, None]
+    def dense(self, rows: slice, dtype: torch.dtype = torch.float32) -> Tensor:
+        q, scale = self.q[rows], self.scale[rows, None]
+        return torch.mul(q, scale, out=torch.empty(q.shape, dtype=dtype, device=q.device))
 
     def kernel(self, bias: Tensor | None) -> Kernel | None:
         from glm_backend.models.int8_kernels import int8_kernel
@@ -234,10 +235,10 @@ class Int4Weight(Native):
             return (8 - self.zero.float()) * self.scale.float()
         return self.zero.float()
 
-    def dense(self, rows: slice) -> Tensor:
+    def dense(self, rows: slice, dtype: torch.dtype = torch.float32) -> Tensor:
         q = self.levels(rows).float().view(len(self.packed[rows]), -1, self.group)
         wide = (q - 8) * self.scale[rows, :, None].float() + self.middle[rows, :, None]
-        return wide.flatten(1)[:, : self.columns]
+        return wide.flatten(1)[:, : self.columns].to(dtype)
 
     def kernel(self, bias: Tensor | None) -> Kernel | None:
         from glm_backend.models.int4_kernels import int4_kernel
@@ -305,9 +306,10 @@ class WidenedLinear(Kernel):
         self._weight = weight
 
     def product(self, x: Tensor) -> Tensor:
+        step = max(1, (_WIDENED_ON_GPU if x.is_cuda else _WIDENED_AT_ONCE) // self.in_features)
         blocks = [
-            F.linear(x, self._weight.dense(slice(i, i + _WIDENED_AT_ONCE)).to(x.dtype))
-            for i in range(0, self.out_features, _WIDENED_AT_ONCE)
+            F.linear(x, self._weight.dense(slice(i, i + step), x.dtype))
+            for i in range(0, self.out_features, step)
         ]
         return torch.cat(blocks, -1)
 

@@ -57,8 +57,8 @@ class RowInt4Weight(Native):
         packed = self.packed[rows]
         return torch.stack([packed >> 4, (packed << 4) >> 4], -1).flatten(1)
 
-    def dense(self, rows: slice = slice(None)) -> Tensor:
-        return self.integers(rows).float() * self.scale[rows, None].float()
+    def dense(self, rows: slice = slice(None), dtype: torch.dtype = torch.float32) -> Tensor:
+        return (self.integers(rows).float() * self.scale[rows, None].float()).to(dtype)
 
     def kernel(self, bias: Tensor | None) -> Kernel | None:
         from glm_backend.models.int4_kernels import row_int4_kernel
