@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from glm_backend.engine.kv_cache import KVCache, padded, view_of
 
+_jit: Any = torch.jit  # which has no types
 #: Tokens of a prompt that one call of attention takes; a block never crosses a multiple of it.
 _BLOCK_TOKENS = 64
 #: Queries that stand in one matrix, of several heads for few tokens. Fewer than 192, from where on
@@ -159,7 +160,7 @@ class Answers(NamedTuple):
         new = heads[:, -2 * kv_heads :].to(cache.dtype)
         cache.flatten(0, 1).index_copy_(0, self.rows, new)
         query = heads[:, : -2 * kv_heads].to(cache.dtype)
-        attend = _group_by_group()
+        attend = _group_by_group() if _jit.is_tracing() else _attend_groups
         return attend(query, cache, self.groups, self.masks, scale).to(heads.dtype)
 
 
@@ -331,8 +332,8 @@ def _attend_groups(
 
 @functools.cache
 def _group_by_group() -> Callable[..., Tensor]:
-    """That as a function of TorchScript, so that the number of groups is no part of a recording."""
-    attend: Callable[..., Tensor] = torch.jit.script(_attend_groups)
+    """That as a function of TorchScript: the number of groups is no part of a recording then."""
+    attend: Callable[..., Tensor] = _jit.script(_attend_groups)
     return attend
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from glm_backend.engine.batch import Batch, Stretch
+from glm_backend.engine.captured_pass import CapturedPass, cuda_graphs
 from glm_backend.engine.dense_linear import DenseLinear, PackedLinear, packed_kernel_is_exact
 from glm_backend.engine.llama_like import (
     HALVES,
@@ -73,7 +74,7 @@ class LeanRunner(RaggedRunner):
         self.held_bytes = packing.held_bytes
         self.kernels = frozenset(packing.kernels)
         self._least_rows = packing.least_rows
-        self._recording = Recording([self._eps, self._last_norm, *self._weights()])
+        self._replay = self._replayed()
 
     @classmethod
     def takes(cls, module: PreTrainedModel) -> bool:
@@ -92,6 +93,7 @@ class LeanRunner(RaggedRunner):
     def open(self, slots: int, tokens: int) -> None:
         super().open(slots, tokens)
         # A recording is made when it is first played: not while somebody waits for the next word.
+        # (Graphs of a GPU are too many for that.)
         self.forward([Stretch(0, 0, [0], scored=0)])
         self.forward([Stretch(0, 1, [0], answering=True)])
         self.clear(0)
@@ -105,7 +107,7 @@ class LeanRunner(RaggedRunner):
 
     def _pass(self, batch: Batch) -> Tensor:
         hidden, turns, scored = self._input(batch)
-        logits = self._recording.play(self._through, hidden, turns, scored, batch)
+        logits = self._replay.play(self._through, hidden, turns, scored, batch)
         if logits is None:
             logits = self._through(hidden, turns, batch, scored)
         return logits[: len(batch.scored)]
@@ -151,6 +153,12 @@ class LeanRunner(RaggedRunner):
             return hidden.new_empty(0, 0)
         last = hidden[scored] if hidden.device == self._device else hidden.to(self._device)[scored]
         return self._head(self._norm(last, self._last_norm))
+
+    def _replayed(self) -> Recording | CapturedPass:
+        """What plays steps without a prompt, where it can."""
+        if self._device.type == "cuda" and {*self._devices} == {self._device}:
+            return CapturedPass(cuda_graphs(self._device))
+        return Recording([self._eps, self._last_norm, *self._weights()])
 
     def _weights(self) -> Iterator[object]:
         """All that `_through` reads: linear layers and the weights of norms."""

@@ -38,7 +38,8 @@ def lengths(slot: int) -> int:
 
 
 def logits_of(runner: LeanRunner, *, recorded: bool, vocab: int) -> list[Tensor]:
-    runner._recording._possible = recorded
+    assert isinstance(runner._replay, Recording)
+    runner._replay._possible = recorded
     rows = [
         runner.forward([Stretch(slot, 0, [5 + slot] * lengths(slot), scored=0)])
         for slot in range(8)
@@ -61,7 +62,8 @@ def assert_recorded_is_the_same(runner: LeanRunner, vocab: int) -> None:
     for slot in range(8):
         runner.clear(slot)
     played = logits_of(runner, recorded=True, vocab=vocab)
-    assert runner._recording._made is not None
+    assert isinstance(runner._replay, Recording)
+    assert runner._replay._made is not None
     assert all(torch.equal(*both) for both in zip(played, plain, strict=True))
     assert all(torch.equal(*both) for both in zip(runner._cache.fused(), kept, strict=True))
 
@@ -166,7 +168,7 @@ def test_a_model_that_is_let_go_is_gone(
     model = LanguageModel(load("smollm2-135m", quantization=quantization, model_dir=model_dir))
     runner: Any = model._runner
     if isinstance(runner, LeanRunner):
-        assert runner._recording._made
+        assert runner._replay._made
         head = getattr(runner._head, "__self__", runner._head)
     else:
         head = runner._program
