@@ -19,6 +19,7 @@ from glm_backend.chat_parameters import ChatParameters
 from glm_backend.completion import Completer, Completion, Text
 from glm_backend.context import FittedPrompt, fit
 from glm_backend.engine.request import Failed, Finished
+from glm_backend.eraser import Eraser
 from glm_backend.errors import (
     AnswerComplete,
     AnswerRunning,
@@ -62,8 +63,9 @@ class ChatService:
         self._reserved: set[str] = set()
         self._versions: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._recorder = Recorder(store, self._forget, trash_days=trash_days)
+        self._recorder = Recorder(store, self._forget)
         self._recorder.start()
+        self._eraser = Eraser(store, trash_days)
 
     # --- asking
 
@@ -121,7 +123,10 @@ class ChatService:
         A version beside it that begins with its text; the older one stays as it ended. Raises
         like `send`, and AnswerComplete for an answer that ended by itself.
         """
+        self._settle(conversation_id)
         answer = self._message(user_id, conversation_id, answer_id)
+        if answer.status == "generating":
+            raise AnswerRunning()
         if not answer.can_be_continued or answer.parent_id is None:
             raise AnswerComplete()
         continues = answer_id if answer.beginning else None
@@ -194,6 +199,7 @@ class ChatService:
         for answer in list(self._live.values()):
             answer.wait_saved(STOP_WAIT_S)
         self._recorder.close()
+        self._eraser.close()
 
     # --- how one message flows
 
@@ -259,16 +265,17 @@ class ChatService:
         """Everything that can be refused, before anything is written."""
         chat = self.parameters(user_id, conversation_id, overrides)
         model = self._model()
-        history = _answered_turns(path)
+        history = _answered_turns(path, to_be_answered=question is None)
         if question is not None:
             history.append({"role": "user", "content": question})
-        context, longest = chat.limits(model.family, model.context_length)
+        limits = chat.limits(model.family, model.context_length)
         fitted = fit(
             model,
             chat.system_prompt,
             history,
-            replace(chat.sampling, max_new_tokens=longest),
-            context=context,
+            replace(chat.sampling, max_new_tokens=limits.answer),
+            context=limits.together,
+            reserved=limits.reserved,
         )
         seed = chat.sampling.seed
         drawn = secrets.randbelow(_DRAWN_SEEDS) if seed is None else seed
@@ -336,18 +343,25 @@ class ChatService:
     @contextmanager
     def _place(self, conversation_id: str) -> Iterator[None]:
         """One answer at a time: holds the conversation while an answer is being started."""
+        self._settle(conversation_id)
         with self._lock:
             live = self._live.get(conversation_id)
             if conversation_id in self._reserved or (live is not None and live.running):
                 raise AnswerRunning()
-            if live is not None and live.save_error is not None:
-                raise live.save_error
+            if live is not None and not live.saved:  # the next one would be told half of it
+                raise live.save_error or AnswerRunning()
             self._reserved.add(conversation_id)
         try:
             yield
         finally:
             with self._lock:
                 self._reserved.discard(conversation_id)
+
+    def _settle(self, conversation_id: str) -> None:
+        """Waits a moment for an answer that has just ended to be saved."""
+        live = self._live.get(conversation_id)
+        if live is not None and not live.running and live.save_error is None:
+            live.wait_saved(STOP_WAIT_S)
 
     def _message(self, user_id: str, conversation_id: str, message_id: str) -> Message:
         return self.store.path(user_id, conversation_id, message_id)[-1]
@@ -361,16 +375,19 @@ def _checked(text: str) -> str:
     return readable(text)
 
 
-def _answered_turns(path: Sequence[Message]) -> list[PromptMessage]:
-    """What a model is shown of a path: questions with their answers, and a question at the end,
-    or the beginning of the answer that it carries on.
+def _answered_turns(path: Sequence[Message], *, to_be_answered: bool) -> list[PromptMessage]:
+    """What a model is shown of a path: questions with their answers, and the question at the end
+    that is to be answered, or the beginning of the answer that it carries on.
 
     A question whose answer failed or was stopped before the first word is left out together
     with it: most models' prompts know only question and answer in turn.
     """
     shown: list[PromptMessage] = []
     for message, following in zip(path, [*path[1:], None], strict=False):
-        answered = following is None or bool(following.content)
+        if following is None:
+            answered = to_be_answered
+        else:
+            answered = following.role == "assistant" and bool(following.content)
         if message.role == "user" and answered:
             shown.append({"role": "user", "content": message.content})
         elif message.role == "assistant" and message.content:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
 
 from glm_backend.engine.request import SamplingParams
 from glm_backend.errors import InvalidParameter, Phrase
@@ -14,6 +15,16 @@ MAX_SYSTEM_PROMPT_CHARACTERS = 100_000
 #: As the sliders of ChatGLM's own pages have it.
 MAX_LENGTH_LIMITS = (0, 32_768)
 DEFAULT_MAX_LENGTH = 8192
+#: Tokens kept for an answer where it shares its limit with the conversation.
+_RESERVED = 1024
+
+
+class Limits(NamedTuple):
+    """Tokens: of conversation and answer together, of the answer, and kept for it at least."""
+
+    together: int
+    answer: int
+    reserved: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +69,10 @@ class ChatParameters:
             "max_length": self.max_length,
         }
 
-    def limits(self, family: str, context_length: int) -> tuple[int, int]:
-        """Tokens of conversation and answer together, and of the answer alone, at most."""
+    def limits(self, family: str, context_length: int) -> Limits:
+        """What the conversation and its next answer may take."""
+        answer = self.sampling.max_new_tokens
         if family not in FAMILIES:
-            return context_length, self.sampling.max_new_tokens
+            return Limits(context_length, answer, answer)
         together = min(self.max_length or context_length, context_length)
-        return together, min(together, MAX_LENGTH_LIMITS[1])
+        return Limits(together, min(together, MAX_LENGTH_LIMITS[1]), min(together // 2, _RESERVED))

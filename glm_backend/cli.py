@@ -31,9 +31,10 @@ _PUBLISHED = {"chatglm": "ChatGLM-6B", "chatglm2": "ChatGLM2-6B", "chatglm3": "C
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character
+            # A terminal that cannot show a character, or sends what is none in its encoding.
+            stream.reconfigure(errors="replace")
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(Settings.load(), arguments))
@@ -171,8 +172,9 @@ def _chat(settings: Settings, arguments: argparse.Namespace) -> int:
     with _services(_chosen(settings, arguments)) as services:
         _load(services)
         with remembered_questions(settings.data_dir / "terminal_history"):
-            TerminalChat(services.model(), _title(services)).run()
-    return 0
+            well = TerminalChat(services.model(), _title(services)).run()
+    # In a script the exit code tells; a person at a terminal has read it.
+    return 0 if well or sys.stdin.isatty() else 1
 
 
 def _serve(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -16,6 +16,8 @@ from glm_backend.models.model import Message
 
 #: An answer may reserve at most this share of the context; the rest is for the conversation.
 _ANSWER_SHARE = 0.5
+#: What there must be for an answer that is carried on, at least.
+_CARRIED_ON = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,20 @@ def fit(
     params: SamplingParams,
     *,
     context: int | None = None,
+    reserved: int | None = None,
 ) -> FittedPrompt:
     """Chooses the newest turns of `history` that fit; it ends with the question, or with the
     beginning of its answer.
 
     A turn is a question with its answers; turns are kept or left out whole. context: tokens of
-    prompt and answer together, where they shall be fewer than the model could take.
+    A turn is a question with its answers; turns are kept or left out whole. context: tokens of
+    prompt and answer together, where they shall be fewer than the model could take. reserved:
+    of these for the answer, where that is less than it may take.
     Raises ContextOverflow when the system prompt and the question alone are too long.
     """
     context = model.context_length if context is None else context
-    reserved = min(params.max_new_tokens, int(context * _ANSWER_SHARE))
+    wanted = params.max_new_tokens if reserved is None else reserved
+    reserved = min(wanted, int(context * _ANSWER_SHARE))
     limit = context - reserved
     system: list[Message] = [{"role": "system", "content": system_prompt}] if system_prompt else []
     starts = [i for i, message in enumerate(history) if message["role"] == "user"]
@@ -53,6 +59,9 @@ def fit(
         return model.count_tokens([*system, *history[start:]])
 
     start, tokens = _newest_that_fit(starts, tokens_from, limit)
+    if history[-1]["role"] == "assistant" and tokens > limit:
+        reserved = min(reserved, _CARRIED_ON)
+        limit = context - reserved
     if tokens > limit:
         raise ContextOverflow(
             prompt_tokens=tokens,

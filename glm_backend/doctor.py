@@ -83,10 +83,11 @@ def look(settings: Settings) -> Report:
 def memory_needed(model: str, settings: Settings) -> dict[str, MemoryEstimate]:
     """What a model needs on the default device, by precision. Raises ModelError."""
     from glm_backend.language_model import LanguageModel
-    from glm_backend.models.manager import ModelManager, ModelRequest
+    from glm_backend.models.manager import ModelManager
+    from glm_backend.services import request_for
 
     manager = ModelManager(LanguageModel, model_dir=settings.resolved_model_dir)
-    return {way: manager.estimate(ModelRequest(model, way)) for way in QUANTIZATIONS}
+    return {way: manager.estimate(request_for(settings, model, way)) for way in QUANTIZATIONS}
 
 
 def _version(package: str) -> str | None:
@@ -153,7 +154,9 @@ def _described(health: Health) -> str:
 
 def _model(settings: Settings) -> Finding:
     if settings.upstream_url:
-        return Finding("model", f"answers come from {settings.upstream_url}")
+        from glm_backend.remote_model import host_of
+
+        return Finding("model", f"answers come from {host_of(settings.upstream_url)}")
     try:
         estimate = memory_needed(settings.model, settings)[settings.quantization]
     except GLMError as error:

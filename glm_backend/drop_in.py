@@ -7,7 +7,7 @@ changed. `trust_remote_code` is taken and means nothing: no code of a checkpoint
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from glm_backend.engine.request import Failed, Finished, SamplingParams, Token
@@ -25,6 +25,7 @@ from glm_backend.threads import apart
 History = list[Any]
 Turn = tuple[Any, ...]
 _ANSWERS = {"chatglm": chatglm1_answer, "chatglm2": chatglm2_answer}
+_SAMPLING = tuple(field.name for field in fields(SamplingParams))
 
 
 class AutoTokenizer:
@@ -148,19 +149,27 @@ class ChatModel:
             self._loaded = None
 
     def chat(
-        self, tokenizer: object, query: str, history: History | None = None, **options: Any
+        self,
+        tokenizer: object,
+        query: str,
+        history: History | None = None,
+        *,
+        role: str = "user",
+        **options: Any,
     ) -> tuple[Any, History]:
         """The answer, and the history with it; the list that was given stays as it is.
 
-        history: (query, answer) pairs, for ChatGLM3 its messages with roles. options: max_length
+        history: (query, answer) pairs, for ChatGLM3 its messages with roles. role: whose the query
+        is; with ChatGLM3 "observation" for what a tool gave. options: max_length
         (8192 tokens of prompt and answer; 2048 for the first ChatGLM), do_sample, top_p and
         temperature (0.8, 0.8; 0.7, 0.95), top_k, min_p, typical_p, repetition_penalty, seed. Raises
         InvalidParameter, ContextOverflow and what ended the answer.
         """
         answer: tuple[Any, History] | None = None
-        for answer in self.stream_chat(tokenizer, query, history, **options):  # noqa: B007
+        for answer in self.stream_chat(tokenizer, query, history, role=role, **options):  # noqa: B007
             pass
-        return self._turn("", query, history or []) if answer is None else answer
+        question: Message = {"role": role, "content": query}
+        return self._turn("", question, history or []) if answer is None else answer
 
     def stream_chat(
         self,
@@ -168,7 +177,9 @@ class ChatModel:
         query: str,
         history: History | None = None,
         past_key_values: Past | None = None,
+        *,
         return_past_key_values: bool = False,
+        role: str = "user",
         **options: Any,
     ) -> Iterator[Turn]:
         """(the whole answer so far, the history with it) at each token; see `chat`.
@@ -179,12 +190,15 @@ class ChatModel:
         """
         model = self._model()
         turns = list(history or [])
-        asked = self._prompt(model, query, turns, past_key_values)
+        if role != "user" and model.family != "chatglm3":
+            raise InvalidParameter(name="role", value=repr(role), allowed="user")
+        question: Message = {"role": role, "content": query}
+        asked = self._prompt(model, question, turns, past_key_values)
         before = len(past_key_values.ids) if past_key_values else 0
         params = _sampling(model.family, options, prompt_tokens=len(asked) - before)
         past = Past(asked)
         for text in _texts(model, past, params):
-            answer = self._turn(text, query, turns)
+            answer = self._turn(text, question, turns)
             yield (*answer, past) if return_past_key_values else answer
 
     def _changed(self, plan: _Plan) -> ChatModel:
@@ -199,14 +213,13 @@ class ChatModel:
         return self._loaded
 
     def _prompt(
-        self, model: LanguageModel, query: str, turns: History, past: Past | None
+        self, model: LanguageModel, question: Message, turns: History, past: Past | None
     ) -> list[int]:
-        question: Message = {"role": "user", "content": query}
         if model.family == "chatglm3":
             before = [] if past else turns
             return [*(past.ids if past else ()), *model.prompt_ids([*before, question])]
         if past and turns and model.family == "chatglm2" and model.tokenizer:
-            text = f"\n\n[Round {len(turns) + 1}]\n\n问：{query}\n\n答："
+            text = f"\n\n[Round {len(turns) + 1}]\n\n问：{question['content']}\n\n答："
             # The tokenizer begins every text with a space of its own, which is no part of this one.
             return [*past.ids, *model.tokenizer.encode(text)[1:]]
         messages: list[Message] = []
@@ -215,12 +228,12 @@ class ChatModel:
             messages.append({"role": "assistant", "content": answer})
         return model.prompt_ids([*messages, question])
 
-    def _turn(self, text: str, query: str, turns: Sequence[Any]) -> tuple[Any, History]:
+    def _turn(self, text: str, question: Message, turns: Sequence[Any]) -> tuple[Any, History]:
         family = self._model().family
         if family == "chatglm3":
-            return chatglm3_answer(text, [*turns, {"role": "user", "content": query}])
+            return chatglm3_answer(text, [*turns, dict(question)])
         answer = _ANSWERS.get(family, str.strip)(text)
-        return answer, [*turns, (query, answer)]
+        return answer, [*turns, (question["content"], answer)]
 
 
 def _texts(model: LanguageModel, past: Past, params: SamplingParams) -> Iterator[str]:
@@ -264,6 +277,9 @@ def _sampling(family: str, options: dict[str, Any], *, prompt_tokens: int) -> Sa
     for name, only in {"num_beams": 1, "logits_processor": None}.items():
         if given.pop(name, only) != only:
             raise InvalidParameter(name=name, value=repr(options[name]), allowed=f"{only}")
+    for name in given.keys() - set(_SAMPLING):
+        allowed = f"left out; known are max_length, do_sample, {', '.join(_SAMPLING)}"
+        raise InvalidParameter(name=name, value=repr(given[name]), allowed=allowed)
     room = max_length - prompt_tokens
     if room < 1:
         allowed = f"more than the {prompt_tokens} tokens of the prompt"

@@ -105,7 +105,7 @@ class ContextOverflow(UserError):
     template = (
         "The question needs {prompt_tokens} tokens together with the system prompt; "
         "{model} leaves room for {limit} ({context} in all, {reserved} kept for the answer). "
-        "Shorten the question, or lower the answer's maximum length."
+        "Shorten the question, or change the maximum length so that it leaves more room."
     )
     status = 413
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from glm_backend.engine.request import FinishReason, Usage
 from glm_backend.errors import GLMError
+from glm_backend.readable import storable
 from glm_backend.store.values import AnswerUpdate, Status
 
 _STATUS: dict[FinishReason, Status] = {
@@ -88,8 +89,9 @@ class LiveAnswer:
             maker.cancel()
 
     def append(self, text: str, tokens: int) -> None:
+        """More text, made storable: a model may write anything."""
         with self._changed:
-            self._pieces.append(text)
+            self._pieces.append(storable(text))
             self.tokens = tokens
             self._bump()
 
@@ -174,7 +176,7 @@ class LiveAnswer:
             duration_ms=_milliseconds(usage.duration_s) if usage else None,
             tokens_per_s=_rounded(usage.tokens_per_s) if usage else None,
             finish_reason=self.finish_reason,
-            error=str(self.error) if self.error else None,
+            error=storable(str(self.error)) if self.error else None,
         )
 
     def _bump(self) -> None:

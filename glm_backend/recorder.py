@@ -12,12 +12,13 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import psutil
 
-from glm_backend.errors import GLMError, InternalError
+from glm_backend.errors import GLMError, InternalError, StoreError
 from glm_backend.live_answer import LiveAnswer
 from glm_backend.store.store import Store
 
@@ -30,21 +31,13 @@ HEARTBEAT_S = 10.0
 #: An answer not heard of for this long is dead, wherever its process ran.
 STALE_S = 90.0
 _RETRY_S = 1.0
-#: Conversations that a sweep erases at most, so that it is over soon; the next one goes on.
-_ERASED_A_SWEEP = 20
 
 
 class Recorder:
-    """The one thread that writes answers to the store, and the sweep for dead ones.
+    """The one thread that writes answers to the store, and the sweep for dead ones."""
 
-    trash_days: what has been in the trash for so many days is erased by the sweep; 0 keeps it.
-    """
-
-    def __init__(
-        self, store: Store, on_saved: Callable[[LiveAnswer], None], *, trash_days: int = 0
-    ) -> None:
+    def __init__(self, store: Store, on_saved: Callable[[LiveAnswer], None]) -> None:
         self._store = store
-        self._trash_days = trash_days
         self._on_saved = on_saved
         self._answers: list[LiveAnswer] = []
         self._lock = threading.Lock()
@@ -73,16 +66,9 @@ class Recorder:
         self._wake.set()
 
     def sweep(self) -> int:
-        """Marks answers whose process is dead, or silent for too long; returns how many.
-
-        Erases some of what has been in the trash for long.
-        """
-        now = self._store.now()
-        marked = self._store.mark_interrupted(_is_alive, now - timedelta(seconds=STALE_S))
-        if self._trash_days:
-            before = now - timedelta(days=self._trash_days)
-            self._store.erase_deleted_before(before, at_most=_ERASED_A_SWEEP)
-        return marked
+        """Marks answers whose process is dead, or silent for too long; returns how many."""
+        stale_before = self._store.now() - timedelta(seconds=STALE_S)
+        return self._store.mark_interrupted(_is_alive, stale_before)
 
     def close(self) -> None:
         """Writes what is left and ends the thread."""
@@ -110,7 +96,7 @@ class Recorder:
         now = time.monotonic()
         due = now - self._last_heartbeat_s >= HEARTBEAT_S
         try:
-            self.flush(heartbeat=due)
+            self.flush(heartbeat=due or self._closing)
             if due:
                 self._last_heartbeat_s = now
                 self.sweep()
@@ -125,17 +111,27 @@ class Recorder:
         """Writes every answer that changed; with `heartbeat` the unchanged ones too."""
         with self._lock:
             answers = list(self._answers)
-        changed = [answer for answer in answers if heartbeat or answer.dirty]
-        snapshots = [answer.snapshot() for answer in changed]
+        changed = [a for a in answers if heartbeat or (a.dirty and not _is_refused(a))]
+        try:
+            self._write(changed)
+        except StoreError:
+            raise
+        except Exception:  # it is one of them, which keeps no other from being saved
+            for answer in changed:
+                with suppress(Exception):
+                    self._write([answer])
+
+    def _write(self, answers: Sequence[LiveAnswer]) -> None:
+        snapshots = [answer.snapshot() for answer in answers]
         try:
             self._store.write_answers([update for _, update in snapshots])
         except Exception as error:
             reason = error if isinstance(error, GLMError) else InternalError(message=repr(error))
             logger.warning("answers stay in memory for now: %s", reason)
-            for answer in changed:
+            for answer in answers:
                 answer.save_error = reason
             raise
-        for answer, (version, _) in zip(changed, snapshots, strict=True):
+        for answer, (version, _) in zip(answers, snapshots, strict=True):
             answer.confirm(version)
             if answer.saved:
                 self._let_go(answer)
@@ -146,10 +142,20 @@ class Recorder:
         self._on_saved(answer)
 
 
+def _is_refused(answer: LiveAnswer) -> bool:
+    """Whether the database is there and would not have it; it is tried at every heartbeat."""
+    return answer.save_error is not None and not isinstance(answer.save_error, StoreError)
+
+
 def _own_name() -> str:
     """Names this process so that a later one can see that it has died."""
-    born = psutil.Process().create_time()
-    return f"{socket.gethostname()}/{os.getpid()}/{born:.2f}/{uuid.uuid4().hex[:8]}"
+    born = _born(psutil.Process())
+    return f"{socket.gethostname()}/{os.getpid()}/{born}/{uuid.uuid4().hex[:8]}"
+
+
+def _born(process: psutil.Process) -> str:
+    """When it began, in seconds since the machine did: a clock that is set changes nothing."""
+    return f"{process.create_time() - psutil.boot_time():.1f}"
 
 
 def _is_alive(owner: str) -> bool:
@@ -158,6 +164,6 @@ def _is_alive(owner: str) -> bool:
     if host != socket.gethostname():
         return True
     try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == born
+        return _born(psutil.Process(int(pid))) == born
     except psutil.NoSuchProcess:
         return False

@@ -10,15 +10,16 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import httpx2
 
 from glm_backend.completion import CompletionEvent, Text, TokenLogprob
 from glm_backend.engine.request import Failed, Finished, FinishReason, SamplingParams, Usage
-from glm_backend.errors import GLMError, Phrase, UpstreamError
+from glm_backend.errors import Phrase, UpstreamError
 from glm_backend.models.model import Message
+from glm_backend.readable import readable
 
 _CONNECT_TIMEOUT_S = 10.0
 #: The longest silence between two pieces; a long prompt on a busy server is silent for a while.
@@ -27,13 +28,17 @@ _DEFAULT_CONTEXT = 8192
 #: Tokens that a chat template adds to a message, rounded up.
 _TEMPLATE_TOKENS = 8
 _LATIN_CHARACTERS_PER_TOKEN = 3
+#: Of what the other server says went wrong.
+_MOST_TOLD = 300
+#: What stands around what a model thinks, as models write it that have no field for it.
+_THINKING = ("<think>\n", "\n</think>\n\n")
 
 
 class RemoteModel:
     """One model of an OpenAI-compatible server.
 
-    `connect` asks the server which models it has; raises UpstreamError when it cannot be reached
-    or has none.
+    `connect` asks the server which models it has; raises UpstreamError when it cannot be reached,
+    has none, or not the one that is wanted. lost: it has gone, or has this model no more.
     """
 
     quantization = "remote"
@@ -43,12 +48,14 @@ class RemoteModel:
         self._client = client
         self.name = name
         self.context_length = context_length
+        self.lost = False
 
     @classmethod
     def connect(
         cls, url: str, api_key: str, *, model: str = "", max_context: int = 0
     ) -> RemoteModel:
-        """url: up to and including /v1, or the server's root. max_context: tokens, 0 asks."""
+        """url: up to and including /v1, or the server's root. model: "" takes its first.
+        max_context: tokens, 0 asks."""
         base = url.rstrip("/")
         base = base if base.endswith("/v1") else f"{base}/v1"
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -58,13 +65,13 @@ class RemoteModel:
             response = client.get("/models", timeout=_CONNECT_TIMEOUT_S)
             response.raise_for_status()
             known = {entry["id"]: entry for entry in response.json()["data"]}
-            name = model if model in known else next(iter(known))
-        except StopIteration:
-            client.close()
-            raise UpstreamError(host=_host(url), reason=Phrase("it offers no model")) from None
         except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
             client.close()
-            raise UpstreamError(host=_host(url), reason=_reason(error)) from error
+            raise UpstreamError(host=host_of(url), reason=_reason(error)) from error
+        name = model or next(iter(known), "")
+        if name not in known:
+            client.close()
+            raise UpstreamError(host=host_of(url), reason=_not_there(name, list(known)))
         offered = known[name].get("max_model_len")
         context = max_context or (offered if isinstance(offered, int) else _DEFAULT_CONTEXT)
         return cls(client, name, context)
@@ -80,7 +87,7 @@ class RemoteModel:
 
         The other server has its own line, and is not told who asks.
         """
-        return RemoteCompletion(self._client, self.name, messages, params)
+        return RemoteCompletion(self, self._client, messages, params)
 
     def close(self) -> None:
         """Closes the connections; answers under way fail."""
@@ -94,17 +101,18 @@ class RemoteCompletion:
 
     def __init__(
         self,
+        model: RemoteModel,
         client: httpx2.Client,
-        model: str,
         messages: Sequence[Message],
         params: SamplingParams,
     ) -> None:
-        self._client = client
-        self._body = _request_body(model, messages, params)
+        self._model, self._client = model, client
+        self._body = _request_body(model.name, messages, params)
         self._queue: queue.SimpleQueue[CompletionEvent] = queue.SimpleQueue()
         self._started_s = time.perf_counter()
         self._first_s: float | None = None
         self._prompt_tokens = self._cached_tokens = self._tokens = 0
+        self._thinking, self._half = False, ""
         self._cancelled = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -124,26 +132,28 @@ class RemoteCompletion:
         try:
             self._queue.put(Finished(self._stream(), self._usage()))
         except Exception as error:
-            failure: GLMError = UpstreamError(
-                host=_host(str(self._client.base_url)), reason=_reason(error)
-            )
-            self._queue.put(Failed(failure, self._usage()))
+            self._model.lost |= isinstance(error, httpx2.ConnectError)
+            host = host_of(str(self._client.base_url))
+            self._queue.put(Failed(UpstreamError(host=host, reason=_reason(error)), self._usage()))
 
     def _stream(self) -> FinishReason:
-        reason: FinishReason = "stop"
+        reason: FinishReason | None = None
         with self._client.stream("POST", "/chat/completions", json=self._body) as response:
             if response.is_error:
-                response.read()
-                response.raise_for_status()
-            for line in response.iter_lines():
-                if self._cancelled.is_set() or line == "data: [DONE]":
-                    break
-                if line.startswith("data:"):
-                    reason = self._take(json.loads(line[5:]), reason)
+                self._model.lost |= response.status_code == httpx2.codes.NOT_FOUND
+                raise _BrokenOff(_why(response.status_code, response.read()))
+            for said in _events(response.iter_bytes()):
+                if said == b"[DONE]" or self._cancelled.is_set():
+                    return reason or "stop"
+                reason = self._take(json.loads(said)) or reason
+        if reason is None:
+            raise _BrokenOff(Phrase("it broke off in the middle of the answer"))
         return reason
 
-    def _take(self, chunk: dict[str, object], reason: FinishReason) -> FinishReason:
-        """Carries one chunk over; returns the finish reason known so far."""
+    def _take(self, chunk: dict[str, object]) -> FinishReason | None:
+        """Carries one chunk over; returns the finish reason if it has one."""
+        if error := chunk.get("error"):
+            raise _BrokenOff(_told(error))
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self._prompt_tokens = int(usage.get("prompt_tokens") or 0)
@@ -152,15 +162,34 @@ class RemoteCompletion:
             self._cached_tokens = int(details.get("cached_tokens") or 0)
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
-            return reason
-        text = (choices[0].get("delta") or {}).get("content")
+            return None
+        text = self._said(choices[0].get("delta") or {})
         logprobs = _logprobs(choices[0].get("logprobs"))
         if text or logprobs:
             if self._first_s is None:
                 self._first_s = time.perf_counter()
             self._tokens += max(1, len(logprobs))
-            self._queue.put(Text(str(text or ""), self._tokens, logprobs))
-        return "length" if choices[0].get("finish_reason") == "length" else reason
+            self._queue.put(Text(text, self._tokens, logprobs))
+        ended = choices[0].get("finish_reason")
+        return ("length" if ended == "length" else "stop") if ended else None
+
+    def _said(self, delta: Mapping[str, object]) -> str:
+        """The text of a piece, with what a reasoning model thinks before it between tags.
+
+        Servers that take that out of the text give it a field of its own, under one of two names.
+        """
+        thought = str(delta.get("reasoning_content") or delta.get("reasoning") or "")
+        text = str(delta.get("content") or "")
+        if thought and not self._thinking:
+            thought = _THINKING[0] + thought
+        elif text and self._thinking and not thought:
+            text = _THINKING[1] + text
+        self._thinking = bool(thought) or (self._thinking and not text)
+        # Half a character may come with one piece, and the other half with the next.
+        said = self._half + thought + text
+        self._half = said[-1:] if "\ud800" <= said[-1:] <= "\udbff" else ""
+        whole = said.removesuffix(self._half) if self._half else said
+        return whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _usage(self) -> Usage:
         first = self._first_s
@@ -171,6 +200,40 @@ class RemoteCompletion:
             duration_s=time.perf_counter() - self._started_s,
             cached_tokens=self._cached_tokens,
         )
+
+
+class _BrokenOff(Exception):
+    """The other server gave up an answer that it had begun."""
+
+
+def _events(stream: Iterator[bytes]) -> Iterator[bytes]:
+    """What server-sent events say. Lines end with line feeds: JSON may hold what else ends one."""
+    rest = b""
+    for part in stream:
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:") and (said := line[5:].strip()):
+                yield said
+
+
+def _not_there(model: str, known: Sequence[str]) -> str:
+    if not known:
+        return Phrase("it offers no model")
+    return Phrase("it offers {names}, not {model}", names=", ".join(known[:20]), model=model)
+
+
+def _why(status: int, body: bytes) -> str:
+    """What an answer that is an error says."""
+    try:
+        told = _told(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return Phrase("status {code}", code=status)
+    return Phrase("status {code}: {told}", code=status, told=told)
+
+
+def _told(error: object) -> str:
+    message = error.get("message") if isinstance(error, dict) else error
+    return readable(str(message))[:_MOST_TOLD]
 
 
 def _request_body(
@@ -223,13 +286,16 @@ def _estimated_tokens(text: str) -> int:
     return wide + -(-(len(text) - wide) // _LATIN_CHARACTERS_PER_TOKEN)
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
     """The host and port of a URL, without a password that may stand in it."""
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname or url)
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, _BrokenOff):
+        reason: str = error.args[0]
+        return reason
     if isinstance(error, httpx2.HTTPStatusError):
-        return Phrase("status {code}", code=error.response.status_code)
+        return _why(error.response.status_code, error.response.content)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

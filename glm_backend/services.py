@@ -12,6 +12,7 @@ from glm_backend.chat import ChatService
 from glm_backend.completion import Completer
 from glm_backend.errors import ModelNotReady
 from glm_backend.models.manager import ModelManager, ModelRequest
+from glm_backend.models.model import Quantization
 from glm_backend.remote_model import RemoteModel
 from glm_backend.settings import Settings
 from glm_backend.store.store import Store
@@ -46,16 +47,7 @@ class Services:
     @property
     def default_request(self) -> ModelRequest:
         """The model that the operator's settings name."""
-        settings = self.settings
-        return ModelRequest(
-            model=settings.model,
-            quantization=settings.quantization,
-            device=settings.device,
-            dtype=settings.dtype,
-            max_context=settings.max_context,
-            family=settings.family,
-            ptuning=settings.ptuning,
-        )
+        return request_for(self.settings, self.settings.model, self.settings.quantization)
 
     @property
     def is_admin(self) -> bool:
@@ -99,12 +91,27 @@ class Services:
 
     def _upstream(self) -> RemoteModel:
         with self._connecting:
-            if self._remote is None:
+            if self._remote is None or self._remote.lost:
                 settings = self.settings
+                named = settings.model != Settings().model  # else the first that is offered
                 self._remote = RemoteModel.connect(
                     settings.upstream_url,
                     settings.upstream_api_key,
-                    model=settings.model,
+                    model=settings.model if named else "",
                     max_context=settings.max_context,
                 )
             return self._remote
+
+
+def request_for(settings: Settings, model: str, quantization: Quantization) -> ModelRequest:
+    """A model loaded as the settings say. Family and ptuning are of the model that they name."""
+    named = model == settings.model
+    return ModelRequest(
+        model=model,
+        quantization=quantization,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_context=settings.max_context,
+        family=settings.family if named else "",
+        ptuning=settings.ptuning if named else "",
+    )

@@ -107,7 +107,7 @@ def _from_file(path: Path, *, required: bool) -> dict[str, object]:
         return {}
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(
             source=str(path),
             key=Phrase("file"),
@@ -176,7 +176,10 @@ def _converted(key: str, kind: object, value: object) -> object:
     if key in ("data_dir", "model_dir"):
         if not value.strip():
             raise ValueError(Phrase("the path of a folder"))
-        return Path(value).expanduser()
+        try:
+            return Path(value).expanduser()
+        except RuntimeError:  # the home of somebody who is not here
+            raise ValueError(Phrase("the path of a folder")) from None
     return value
 
 

@@ -40,20 +40,22 @@ class TerminalChat:
         self._welcome = _WELCOME.format(model=title)
         self._history: list[Message] = []
 
-    def run(self) -> None:
-        """Until `stop` or the end of the input."""
+    def run(self) -> bool:
+        """Until `stop` or the end of the input. False where an answer failed."""
         _say(f"{self._welcome}\n")
+        failed = 0
         for query in _queries():
             if query.strip() == "clear":
                 self._clear()
             elif query.strip():
-                self._answer(query)
+                failed += not self._answer(query)
+        return not failed
 
     def _clear(self) -> None:
         self._history = []
         _say(f"{_CLEAR_SCREEN if sys.stdout.isatty() else ''}{self._welcome}\n")
 
-    def _answer(self, query: str) -> None:
+    def _answer(self, query: str) -> bool:
         """Says the answer; what goes wrong is said on stderr and leaves the conversation as is."""
         asked: list[Message] = [*self._history, {"role": "user", "content": query}]
         _say(_ANSWER)
@@ -62,9 +64,10 @@ class TerminalChat:
         except GLMError as error:
             _say("\n")
             sys.stderr.write(f"{error}\n")
-            return
+            return False
         _say("\n")
         self._history = [*asked, {"role": "assistant", "content": text}] if text else self._history
+        return True
 
     def _written(self, asked: list[Message]) -> str:
         """The text of the answer, said while it grows; raises what ended it."""

@@ -135,7 +135,7 @@ def draw_context_meter(services: Services, view: ChatView | None) -> None:
     except (InvalidParameter, StoreError):
         return  # the question itself will say so
     limits = params.limits(model.family, model.context_length)
-    use = context_use(view.messages if view else (), *limits)
+    use = context_use(view.messages if view else (), limits.together, limits.reserved)
     if use is None:
         return
     key = "context.overflows" if use.overflows else "context.use"

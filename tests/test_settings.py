@@ -84,3 +84,21 @@ def test_a_data_folder_of_any_name_gives_a_database_in_it(tmp_path: Path) -> Non
     settings = Settings.load({"GLM_DATA_DIR": str(tmp_path / "a ?%41#b")})
     url = make_url(settings.resolved_database_url)
     assert url.database == str(tmp_path / "a ?%41#b" / "glm.sqlite3")
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    file = tmp_path / "glm.toml"
+    file.write_text("")
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(SettingsError, match="Permission denied"):
+        Settings.load({"GLM_CONFIG": str(file)})
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(SettingsError, match="path of a folder"):
+        Settings.load({"GLM_DATA_DIR": "~nobody-of-this-name/data"})

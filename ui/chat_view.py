@@ -101,11 +101,11 @@ class ContextUse:
 
 
 def context_use(
-    messages: Sequence[Message], context_length: int, max_new_tokens: int
+    messages: Sequence[Message], context_length: int, reserved: int
 ) -> ContextUse | None:
     """From the figures of the last answer that has any; None where no answer has.
 
-    context_length, max_new_tokens: what `ChatParameters.limits` gives.
+    context_length, reserved: as `ChatParameters.limits` gives them.
     """
     for message in reversed(messages):
         if message.prompt_tokens is not None:
@@ -115,4 +115,4 @@ def context_use(
         if messages:
             return None
         used = 0
-    return ContextUse(used, context_length, min(max_new_tokens, context_length // 2))
+    return ContextUse(used, context_length, min(reserved, context_length // 2))

@@ -10,10 +10,9 @@ import streamlit as st
 
 from glm_backend.errors import GLMError
 from glm_backend.models.catalog import CATALOG
-from glm_backend.models.manager import ModelRequest
 from glm_backend.models.memory import MemoryEstimate
 from glm_backend.models.model import QUANTIZATIONS, Quantization
-from glm_backend.services import Services
+from glm_backend.services import Services, request_for
 from ui.labels import t
 from ui.sizes import memory_size
 
@@ -115,16 +114,8 @@ def memory_chart(found: list[Need], available_bytes: int) -> alt.LayerChart:
 
 
 def _estimate(services: Services, model: str, quantization: Quantization) -> MemoryEstimate | None:
-    settings = services.settings
-    request = ModelRequest(
-        model=model,
-        quantization=quantization,
-        device=settings.device,
-        dtype=settings.dtype,
-        max_context=settings.max_context,
-    )
     try:
-        estimate = services.models.estimate(request)
+        estimate = services.models.estimate(request_for(services.settings, model, quantization))
     except GLMError:
         return None
     return estimate if estimate.known else None

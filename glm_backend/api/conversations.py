@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from glm_backend.api.answers import answers_errors
-from glm_backend.api.security import refuse_other_sites, require_loopback
+from glm_backend.api.security import require_loopback
 from glm_backend.errors import InvalidParameter, Phrase
 from glm_backend.services import Services
 from glm_backend.store.columns import timestamp_text
@@ -32,6 +32,7 @@ from glm_backend.transfer import (
 
 _FILTER_WORDS = tuple(w for w in SELECTION_WORDS if w not in ("conversation", "branch"))
 _MOST_LISTED = 1000
+_MOST_DIGITS = 10
 _YES_NO = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -53,7 +54,6 @@ def conversation_routes(services: Callable[[], Services]) -> list[Route]:
         return await run_in_threadpool(_export, await opened(request), request.query_params)
 
     async def importing(request: Request) -> Response:
-        refuse_other_sites(request)
         here = await opened(request)
         words = _words(request.query_params, "format", "dry_run")
         _refuse_forms(request)
@@ -141,11 +141,12 @@ def _yes_no(name: str, words: Sequence[str]) -> bool:
 
 
 def _whole_number(name: str, words: Sequence[str], most: int) -> int:
-    if len(words) != 1 or not words[0].isdecimal() or not int(words[0][:20]) <= most:
+    digits = words[0] if len(words) == 1 else ""
+    if not digits.isdecimal() or len(digits) > _MOST_DIGITS or int(digits) > most:
         allowed = Phrase("a whole number from {low} to {high}", low=0, high=most)
         given = ", ".join(map(repr, words))[:40]
         raise InvalidParameter(name=name, value=given, allowed=allowed)
-    return int(words[0])
+    return int(digits)
 
 
 def _json(value: object) -> Response:

@@ -72,18 +72,20 @@ def require_loopback(request: Request) -> None:
     (DNS rebinding) and would then read the answer.
     """
     peer = request.client.host if request.client else ""
-    if not (_is_loopback(peer) and _is_direct(request.headers) and _names_this_machine(request)):
+    headers = request.headers
+    if not (_is_loopback(peer) and _is_direct(headers) and _names_this_machine(headers)):
+        raise LoopbackOnly()
+    if _is_of_another_site(headers):
         raise LoopbackOnly()
 
 
-def refuse_other_sites(request: Request) -> None:
-    """Raises LoopbackOnly for what a page of another site sends, which needs no leave to send it.
+def _is_of_another_site(headers: Mapping[str, str]) -> bool:
+    """Whether a page of another site sends it, which needs no leave to send.
 
     A browser names the page's origin with every POST; programs name none.
     """
-    origin = request.headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != request.headers.get("host", ""):
-        raise LoopbackOnly()
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host", "")
 
 
 def _is_loopback(address: str) -> bool:
@@ -97,7 +99,7 @@ def _is_direct(headers: Mapping[str, str]) -> bool:
     return not any(name in headers for name in _FORWARDING)
 
 
-def _names_this_machine(request: Request) -> bool:
-    host = request.headers.get("host", "").lower()
+def _names_this_machine(headers: Mapping[str, str]) -> bool:
+    host = headers.get("host", "").lower()
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     return name in _LOCAL_NAMES

@@ -317,7 +317,8 @@ class LocalEngine:
                 self._advance(part, outcome)
             except Exception as error:
                 logger.exception("a token could not be chosen")
-                self._retire(part.sequence, error=fault(error))
+                if part.sequence in self._scheduler.running:
+                    self._retire(part.sequence, error=fault(error))
 
     def _advance(self, part: Planned, logits: NDArray[np.float32]) -> None:
         """Takes the pass into account: more prompt to read, or tokens of the answer."""
@@ -380,7 +381,11 @@ class LocalEngine:
             sequence.generation.finish(reason)
 
     def _let_go(self, sequence: Sequence, *, clean: bool) -> None:
-        self._prefixes.give_back(sequence.slot, sequence.tokens[: sequence.known], clean=clean)
+        """Gives the slot back. Where that fails (a broken device) it is lost, not the request."""
+        try:
+            self._prefixes.give_back(sequence.slot, sequence.tokens[: sequence.known], clean=clean)
+        except Exception:
+            logger.exception("a slot could not be given back")
 
     def _end_all(self, *, error: GLMError | None) -> None:
         self._reading = None

@@ -108,12 +108,12 @@ class PrefixCache:
         """Its sequence has ended. clean: every row written is a finite number."""
         slot = self._slots[number]
         slot.rows = max(slot.rows, len(tokens))
-        slot.reserved = 0
         slot.used_at = next(self._clock)
         if clean and self._runner.rewinds:
             slot.tokens = np.asarray(tokens, dtype=np.int64)
         else:
             self._clear(slot)
+        slot.reserved = 0  # last: one that could not be cleared is nobody's any more
 
     def _longest_shared(self, prompt: NDArray[np.int64]) -> tuple[_Slot | None, int]:
         best, longest = None, _LEAST_SHARED - 1

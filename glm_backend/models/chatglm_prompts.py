@@ -50,19 +50,16 @@ def rounds(messages: Sequence[Message], *, model: str) -> tuple[list[tuple[str, 
 def as_the_original_api(messages: Sequence[Message]) -> tuple[Message, ...]:
     """What ChatGLM2's own OpenAI server made of a conversation that ends with a question.
 
-    A system prompt at the beginning stands, without a space, before the last question. Where the
-    turns before that are not all in pairs they are left out.
+    A system prompt at the beginning stands, without a space, before the last question. (What is not
+    in pairs of question and answer it left out; here it stays as it is.)
     """
     *before, last = messages
     query = last["content"]
     if before and before[0]["role"] == "system":
         query = before.pop(0)["content"] + query
-    kept: list[Message] = []
-    if len(before) % 2 == 0:
-        for asked, answer in zip(before[::2], before[1::2], strict=True):
-            if (asked["role"], answer["role"]) == ("user", "assistant"):
-                kept += asked, answer
-    return (*kept, {"role": "user", "content": query})
+    if [m["role"] for m in before] != ["user", "assistant"] * (len(before) // 2):
+        return tuple(messages)
+    return (*before, {"role": "user", "content": query})
 
 
 def chatglm2_text(history: Sequence[tuple[str, str]], query: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, TypedDict
@@ -17,7 +17,13 @@ from sqlalchemy import (
     update,
 )
 
-from glm_backend.errors import AnswerComplete, InvalidParameter, Phrase, UnknownMessage
+from glm_backend.errors import (
+    AnswerComplete,
+    AnswerRunning,
+    InvalidParameter,
+    Phrase,
+    UnknownMessage,
+)
 from glm_backend.store.conversations import (
     Room,
     in_batches,
@@ -49,11 +55,14 @@ class Answers(Room):
 
         parent_id: the message they follow, None at the beginning; a message that has children
         already gets another branch. owner: names the process that writes the answer.
-        Raises UnknownConversation, UnknownMessage.
+        Raises UnknownConversation, UnknownMessage, and AnswerRunning below an answer that is still
+        being written, by whatever process.
         """
         with self._database.writing() as connection:
             conversation = owned(connection, user_id, conversation_id, lock=True)
             parent = message_in(connection, conversation_id, parent_id) if parent_id else None
+            if parent is not None and parent.status == "generating":
+                raise AnswerRunning()
             place = _place(connection, conversation_id, parent, self.now())
             asked = Message(**place, role="user", content=question, status="complete")
             _insert(connection, asked)
@@ -78,7 +87,7 @@ class Answers(Room):
 
         It is empty, or begins with the text of the answer that it `continues`, which stays as it
         is. Raises UnknownConversation, UnknownMessage, InvalidParameter for what is no question,
-        and AnswerComplete for an answer that ended by itself.
+        AnswerComplete for an answer that ended by itself, and AnswerRunning.
         """
         with self._database.writing() as connection:
             owned(connection, user_id, conversation_id, lock=True)
@@ -92,6 +101,8 @@ class Answers(Room):
                 earlier = message_in(connection, conversation_id, continues)
                 if earlier.parent_id != question_id:
                     raise UnknownMessage(message_id=continues)
+                if earlier.status == "generating":
+                    raise AnswerRunning()
                 if not earlier.can_be_continued:
                     raise AnswerComplete()
                 begun = {"content": earlier.beginning, "continues": continues}
@@ -206,7 +217,7 @@ def _held(connection: Connection, message_ids: Sequence[str]) -> tuple[list[str]
     All are held until the transaction ends, so that this stays true.
     """
     query = select(messages.c.id, messages.c.status).where(messages.c.id.in_(message_ids))
-    rows = connection.execute(query.order_by(messages.c.id).with_for_update()).all()
+    rows = connection.execute(query.order_by(messages.c.id).with_for_update(key_share=True)).all()
     return (
         [row.id for row in rows if row.status == "generating"],
         [row.id for row in rows if row.status != "generating"],
@@ -215,25 +226,33 @@ def _held(connection: Connection, message_ids: Sequence[str]) -> tuple[list[str]
 
 def _enter(connection: Connection, message_ids: Sequence[str]) -> None:
     """From now on these answers, which have ended, are searched and counted."""
-    for user_id, row in _with_users(connection, message_ids):
-        index_of(connection).add(connection, [_document(row)])
-        add_usage(connection, user_id, [row._mapping])
+    by_user = _by_user(connection, message_ids)
+    for rows in by_user.values():
+        index_of(connection).add(connection, [_document(row) for row in rows])
+    for user_id, rows in by_user.items():  # behind all others: everybody waits for these rows
+        add_usage(connection, user_id, [row._mapping for row in rows])
 
 
 def _withdraw(connection: Connection, message_ids: Sequence[str]) -> None:
     """Takes back what `_enter` did; the rows are still those it saw."""
-    for user_id, row in _with_users(connection, message_ids):
-        index_of(connection).remove(connection, [_document(row)])
-        add_usage(connection, user_id, [row._mapping], sign=-1)
+    by_user = _by_user(connection, message_ids)
+    for rows in by_user.values():
+        index_of(connection).remove(connection, [_document(row) for row in rows])
+    for user_id, rows in by_user.items():
+        add_usage(connection, user_id, [row._mapping for row in rows], sign=-1)
 
 
-def _with_users(
-    connection: Connection, message_ids: Sequence[str]
-) -> Iterator[tuple[str, Row[Any]]]:
+def _by_user(connection: Connection, message_ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
+    """The messages of each user, users in their order."""
+    found: dict[str, list[Row[Any]]] = {}
     if message_ids:
         query = select(messages, conversations.c.user_id).join(conversations)
-        for row in connection.execute(query.where(messages.c.id.in_(message_ids))).all():
-            yield row.user_id, row
+        in_order = query.where(messages.c.id.in_(message_ids)).order_by(
+            conversations.c.user_id, messages.c.id
+        )
+        for row in connection.execute(in_order):
+            found.setdefault(row.user_id, []).append(row)
+    return found
 
 
 _WRITE_ANSWER = update(messages).where(messages.c.id == bindparam("message_id"))

@@ -17,9 +17,9 @@ from glm_backend.store.search_index import TITLE_SEQ, Document, index_of
 from glm_backend.store.upserts import insert_new
 from glm_backend.store.values import Conversation
 
-_TITLE_CHARACTERS = 200
+TITLE_CHARACTERS = 200
 _MADE_TITLE_CHARACTERS = 60
-_TAG_CHARACTERS = 50
+TAG_CHARACTERS = 50
 _IDS_A_STATEMENT = 1000  # databases limit the values of one statement
 
 _COLUMNS = [conversations.c[field.name] for field in fields(Conversation) if field.name != "tags"]
@@ -111,7 +111,9 @@ def owned(
         conversations.c.user_id == user_id,
         conversations.c.deleted_at.is_(None),
     )
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    # Not its key: a message may be written into it meanwhile, which holds on to that.
+    held = query.with_for_update(key_share=True) if lock else query
+    row = connection.execute(held).one_or_none()
     if row is None:
         raise UnknownConversation(conversation_id=conversation_id)
     return row
@@ -185,8 +187,8 @@ def title_from(question: str) -> str:
 def checked_title(title: str) -> str:
     """The title with its white space tidied; raises InvalidParameter for an empty or long one."""
     title = " ".join(title.split())
-    if not 1 <= len(title) <= _TITLE_CHARACTERS:
-        allowed = Phrase("a title of 1 to {limit} characters", limit=_TITLE_CHARACTERS)
+    if not 1 <= len(title) <= TITLE_CHARACTERS:
+        allowed = Phrase("a title of 1 to {limit} characters", limit=TITLE_CHARACTERS)
         raise InvalidParameter(name=Phrase("title"), value=repr(title[:40]), allowed=allowed)
     return title
 
@@ -195,7 +197,7 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """The tags with their white space tidied, each once, by name; raises InvalidParameter."""
     tidy = {" ".join(str(tag).split()) for tag in tags}
     for tag in tidy:
-        if not 1 <= len(tag) <= _TAG_CHARACTERS:
-            allowed = Phrase("a tag of 1 to {limit} characters", limit=_TAG_CHARACTERS)
+        if not 1 <= len(tag) <= TAG_CHARACTERS:
+            allowed = Phrase("a tag of 1 to {limit} characters", limit=TAG_CHARACTERS)
             raise InvalidParameter(name=Phrase("tag"), value=repr(tag[:40]), allowed=allowed)
     return tuple(sorted(tidy))

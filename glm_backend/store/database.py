@@ -107,11 +107,12 @@ class Database:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
-            raise self._translated(error) from error
+            raise self.translated(error) from error
         except ModuleNotFoundError as error:  # the driver of another database
             raise StoreError(database=self.name, reason=str(error)) from error
 
-    def _translated(self, error: Exception) -> GLMError:
+    def translated(self, error: Exception) -> GLMError:
+        """What a driver's or SQLAlchemy's error means."""
         cause = getattr(error, "orig", None) or error
         if isinstance(cause, GLMError):
             return cause

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, Update, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Update, delete, select, update
 
 from glm_backend.store.conversations import Room, checked_tags, in_batches
 from glm_backend.store.schema import conversation_tags, conversations, in_trash, messages
 from glm_backend.store.search import EVERYTHING, matching
 from glm_backend.store.search_index import index_of
+from glm_backend.store.upserts import insert_new
 from glm_backend.store.values import Reader
 
 _c = conversations.c
@@ -59,9 +60,8 @@ class Shelves(Room):
         tagged = select(conversation_tags.c.conversation_id).where(conversation_tags.c.tag == tag)
         with self._database.writing() as connection:
             new = _mine(connection, user_id, conversation_ids, ~in_trash & _c.id.not_in(tagged))
-            if new:
-                rows = [{"conversation_id": each, "tag": tag} for each in new]
-                connection.execute(insert(conversation_tags), rows)
+            for each in new:  # another may have been quicker
+                insert_new(connection, conversation_tags, {"conversation_id": each, "tag": tag})
         return new
 
     def untag(self, user_id: str, conversation_ids: Sequence[str], tag: str) -> list[str]:

@@ -6,7 +6,7 @@ times as much as all that SQLite does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -20,9 +20,8 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.engine.interfaces import DBAPICursor
-from sqlalchemy.exc import DBAPIError
 
-from glm_backend.errors import UnknownConversation
+from glm_backend.errors import GLMError, UnknownConversation
 from glm_backend.store.columns import Json, Timestamp
 from glm_backend.store.conversations import Room, in_batches, tags_of
 from glm_backend.store.schema import conversations, messages, users
@@ -112,7 +111,7 @@ class Stream(Room):
                 tags = tags_of(connection, some)
                 if of_messages is None:
                     query = _messages(columns, shown_only=shown_only)
-                    of_messages = _OnDriver(query, connection.dialect)
+                    of_messages = _OnDriver(query, connection.dialect, self._database.translated)
                 cursor = connection.connection.cursor()
                 for conversation_id in some:
                     if conversation := found.get(conversation_id):
@@ -123,11 +122,14 @@ class Stream(Room):
 class _OnDriver:
     """One query, compiled once and asked many times on the driver's own cursor."""
 
-    def __init__(self, query: Select[Any], dialect: Dialect) -> None:
+    def __init__(
+        self, query: Select[Any], dialect: Dialect, translated: Callable[[Exception], GLMError]
+    ) -> None:
         compiled = query.compile(dialect=dialect)
         self._sql = str(compiled)
         self._names: Sequence[str] | None = compiled.positiontup  # None: by name
         self._driver_error = dialect.loaded_dbapi.Error
+        self._translated = translated
 
     def rows(self, cursor: DBAPICursor, values: Mapping[str, Any]) -> Iterator[Rows]:
         """The rows, some at a time; `values` by the names of the query's parameters."""
@@ -137,7 +139,7 @@ class _OnDriver:
             while rows := cursor.fetchmany(_ROWS_AT_ONCE):
                 yield rows
         except self._driver_error as error:
-            raise DBAPIError(self._sql, None, error) from error
+            raise self._translated(error) from error
 
 
 def _find(

@@ -1,7 +1,8 @@
 """CSV: one row a message, for people with a spreadsheet and for pandas.
 
 RFC 4180, UTF-8. A text that a spreadsheet would take for a formula gets an apostrophe in front
-(OWASP, "CSV Injection"); numbers and times stay as they are.
+(OWASP, "CSV Injection"), and so does one that looks as if it had one; numbers and times stay as
+they are.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ TEXT_COLUMNS = (
 #: Columns that never need quotes: ids, words of ours, times.
 _PLAIN_COLUMNS = ("message_id", "role", "status", "created_at")
 _COLUMNS = CSV_COLUMNS[len(OF_CONVERSATION) :]
-_FORMULA_BEGINS = frozenset(" =+-@\t\r")
+_FORMULA_BEGINS = frozenset("' =+-@\t\r")
 _Maker = Callable[[Iterable[Any]], Iterable[str]]
 
-_looks_like_formula = re.compile(r" *[=+\-@\t\r]").match
+_looks_like_formula = re.compile(r"'* *[=+\-@\t\r]").match
 
 
 def write_csv(source: Source) -> Iterator[bytes]:

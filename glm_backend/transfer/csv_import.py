@@ -24,7 +24,7 @@ _FLOATS = (
     "temperature", "top_p", "repetition_penalty", "ttft_ms", "duration_ms", "tokens_per_s",
 )  # fmt: skip
 _READ: Mapping[str, Any] = dict.fromkeys(_INTEGERS, int) | dict.fromkeys(_FLOATS, float)
-_is_guarded = re.compile(r"' *[=+\-@\t\r]").match
+_is_guarded = re.compile(r"'+ *[=+\-@\t\r]").match
 
 #: What a CSV of ours begins with.
 BEGINS = ",".join(CSV_COLUMNS[:3]).encode()
@@ -83,6 +83,8 @@ def _message(row: dict[str, str]) -> dict[str, Any]:
             message[name] = _text(cell) if cell or name == "content" else None
         else:
             message[name] = _READ.get(name, str)(cell) if cell else None
+    if message["created_at"] is None:
+        raise ValueError("no created_at")
     return message
 
 

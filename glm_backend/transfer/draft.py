@@ -16,13 +16,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from glm_backend.errors import ConversationUnreadable, Phrase
-from glm_backend.store.conversations import title_from
+from glm_backend.store.conversations import TAG_CHARACTERS, TITLE_CHARACTERS, title_from
 from glm_backend.store.values import ImportedConversation, ImportedMessage
 
 Side = Literal["user", "assistant", "system"]
 
-_TITLE_CHARACTERS = 200
-_TAG_CHARACTERS = 80
 _SYSTEM_PROMPT_CHARACTERS = 100_000  # the conversation's own settings take no longer one
 #: Branches repeat the texts that they share, and answers the system prompt. Where that makes so
 #: much more text out of a little, no program wrote the file.
@@ -78,7 +76,7 @@ class Draft:
         prompt = tree.shown_system_prompt
         return ImportedConversation(
             id=tree.id.hex,
-            title=_clipped(self.title, _TITLE_CHARACTERS) or title_from(_first_text(tree)),
+            title=_clipped(self.title, TITLE_CHARACTERS) or title_from(_first_text(tree)),
             created_at=began,
             updated_at=changed,
             messages=tree.messages,
@@ -87,7 +85,7 @@ class Draft:
             pinned=self.pinned,
             archived_at=changed if self.archived else None,
             source=self.source,
-            tags=[tag for tag in (_clipped(t, _TAG_CHARACTERS) for t in self.tags) if tag],
+            tags=[tag for tag in (_clipped(t, TAG_CHARACTERS) for t in self.tags) if tag],
         )
 
 

@@ -36,10 +36,14 @@ _LIST = rb"(?<!\n)\[(?:%b)*+\]" % _SCALARS
 _OBJECT = rb"(?<!\n)\{(?:%b|%b)*+\}" % (_SCALARS, _LIST)
 _flat = re.compile(rb"(?:%b|%b|%b)*+" % (_SCALARS, _LIST, _OBJECT)).match
 _string_goes_on = re.compile(rb'(?:[^"\\\n]++|\\[^\n])*+').match
+#: A key with a value that is no list or object, and the comma behind it.
+_MEMBER = rb"""\s*+ " %b [^"\\\n]*+ " \s*+ : \s*+
+              (?: "(?:[^"\\\n]++|\\[^\n])*+" | [\w.+-]++ ) \s*+ ,"""
+#: A list of conversations, not of turns.
 _own_document = re.compile(
-    rb"""\s*+ \{ (?: \s*+ "(?!conversations") [^"\\\n]*+ " \s*+ : \s*+
-              (?: "(?:[^"\\\n]++|\\[^\n])*+" | [\w.+-]++ ) \s*+ , )*+
-    \s*+ "conversations" \s*+ : \s*+ \[ (?= \s*+ (?: \] | \{ \s*+ "(?!(?:from|value)") ) )""",
+    rb"""\s*+ \{ (?: %b )*+ \s*+ "conversations" \s*+ : \s*+ \[
+    (?= \s*+ (?: \] | \{ (?! (?: %b )*+ \s*+ "(?:from|value|role|content)" ) ) )"""
+    % (_MEMBER % b'(?!conversations")', _MEMBER % b'(?!(?:from|value|role|content)")'),
     re.VERBOSE,
 ).match
 _OPEN = b"[{"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,13 +47,17 @@ class Selection:
         )
 
 
+_lost_plus = re.compile(r"(:\d\d(?:\.\d+)?) (\d\d:?\d\d)$")
+
+
 def _text(name: str, word: str) -> str:
     return word
 
 
 def _time(name: str, word: str) -> datetime:
     try:
-        time = datetime.fromisoformat(word)
+        # In an address a plus that was not written as %2B has become a space.
+        time = datetime.fromisoformat(_lost_plus.sub(r"\1+\2", word))
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         allowed = Phrase("a date or a time as in 2026-11-24 or 2026-11-24T01:50:00+08:00")

@@ -222,3 +222,9 @@ def test_a_large_upload_is_taken_piece_by_piece(services: Services) -> None:
     with served(app) as address:
         answer = httpx2.post(f"{address}/api/import", content=iter(lines), timeout=60)
     assert answer.json()["conversations"]["imported"] == 500
+
+
+@pytest.mark.parametrize("number", ["0" * 20 + "1000000", "1001", "0" * 5000 + "1", "-1", "", "x"])
+def test_a_number_out_of_its_limits_is_refused(client: TestClient, number: str) -> None:
+    assert client.get(f"/api/conversations?limit={number}").status_code == 422
+    assert client.get("/api/conversations?limit=10&offset=2147483648").status_code == 200

@@ -30,7 +30,10 @@ class Upstream(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.models: list[dict[str, object]] = [{"id": "glm", "max_model_len": 4096}]
         self.fault = ""
+        self.status = 500
         self.finish_reason = "stop"
+        self.deltas: list[dict[str, object]] = [{"content": word} for word in WORDS]
+        self.ascii_only = False
         self.logprobs: dict[str, object] | None = None
         self.go_on = threading.Event()
         self.go_on.set()
@@ -56,16 +59,24 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(body)
         if self.server.fault == "status":
-            self.send_error(500)
+            self.send_error(self.server.status)
+            return
+        if self.server.fault.startswith("{"):
+            self._json(json.loads(self.server.fault), 400)
             return
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        for i, word in enumerate(WORDS):
-            choice = {"delta": {"content": word}, "finish_reason": None}
+        for i, delta in enumerate(self.server.deltas):
+            choice = {"delta": delta, "finish_reason": None}
             self._event({"choices": [choice | {"logprobs": self.server.logprobs}]})
             if i == 1 and self.server.fault == "cut":
-                self.wfile.write(b"data: {half")
+                self.wfile.write(b"data: {half\n\n")
+                return
+            if i == 1 and self.server.fault == "gone":
+                return
+            if i == 1 and self.server.fault == "error":
+                self._event({"error": {"message": "CUDA out of memory", "code": 500}})
                 return
             self.server.go_on.wait(10)
         self._event({"choices": [{"delta": {}, "finish_reason": self.server.finish_reason}]})
@@ -75,12 +86,14 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _event(self, data: object) -> None:
-        self.wfile.write(f"data: {json.dumps(data)}\n\n".encode())
+        # As servers do that write characters as they are.
+        said = json.dumps(data, ensure_ascii=self.server.ascii_only)
+        self.wfile.write(f"data: {said}\n\n".encode())
         self.wfile.flush()
 
-    def _json(self, data: object) -> None:
+    def _json(self, data: object, status: int = 200) -> None:
         body = json.dumps(data).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -183,6 +196,52 @@ def test_a_server_that_fails_ends_the_answer_with_the_reason(
     assert "127.0.0.1" in str(end.error)
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("error", "CUDA out of memory"),
+        ("gone", "it broke off in the middle of the answer"),
+        ('{"error": {"message": "maximum context length is 4096\\u0000"}}', "length is 4096␀"),
+        ('{"error": "no such field: top_k"}', "status 400: no such field: top_k"),
+        ('{"detail": "what"}', "status 400"),
+    ],
+)
+def test_what_the_server_says_went_wrong_is_told(
+    model: RemoteModel, upstream: Upstream, fault: str, reason: str
+) -> None:
+    upstream.fault = fault
+    text, end = answer_of(model)
+    assert isinstance(end, Failed)
+    assert reason in str(end.error)
+    assert text == ("" if fault.startswith("{") else "Bonjour")  # what came before is kept
+
+
+LINE_ENDS = "a\u2028b\u2029c\x85d\x0be\x1cf"
+
+
+def test_every_character_comes_through(model: RemoteModel, upstream: Upstream) -> None:
+    upstream.deltas = [{"content": LINE_ENDS}, {"content": None}, {"content": "!"}]
+    assert answer_of(model)[0] == f"{LINE_ENDS}!"
+
+
+def test_halves_of_a_character_are_put_together(model: RemoteModel, upstream: Upstream) -> None:
+    upstream.ascii_only = True
+    upstream.deltas = [
+        {"content": part} for part in ("a\ud83d", "\ude00b", "\ud83d", "c", "\ude00")
+    ]
+    assert answer_of(model)[0] == "a😀b\ufffdc\ufffd"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_what_a_model_thinks_before_it_answers_is_shown(
+    model: RemoteModel, upstream: Upstream, name: str
+) -> None:
+    upstream.deltas = [{name: "Hm, "}, {name: "I see."}, {"content": "Yes"}, {"content": "."}]
+    assert answer_of(model)[0] == "<think>\nHm, I see.\n</think>\n\nYes."
+    upstream.deltas, upstream.finish_reason = [{name: "Hm"}], "length"
+    assert answer_of(model)[0] == "<think>\nHm"
+
+
 def test_stop_does_not_wait_for_a_silent_server(model: RemoteModel, upstream: Upstream) -> None:
     upstream.go_on.clear()
     completion = model.complete([{"role": "user", "content": "hi"}], SamplingParams())
@@ -201,6 +260,23 @@ def test_a_server_without_models_is_refused(upstream: Upstream) -> None:
     upstream.models = []
     with pytest.raises(UpstreamError, match="no model"):
         RemoteModel.connect(upstream.url, "")
+
+
+def test_a_model_that_is_not_offered_is_not_replaced_by_another(upstream: Upstream) -> None:
+    with pytest.raises(UpstreamError, match="it offers glm, not gml"):
+        RemoteModel.connect(upstream.url, "", model="gml")
+
+
+def test_a_server_with_another_model_is_asked_again(upstream: Upstream, tmp_path: Path) -> None:
+    services = Services(Settings(data_dir=tmp_path, upstream_url=upstream.url))
+    assert services.model().name == "glm"
+    upstream.models = [{"id": "other"}]
+    assert services.model().name == "glm"  # nobody has noticed yet
+    upstream.fault = "status"
+    upstream.status = 404
+    list(services.model().complete([{"role": "user", "content": "hi"}], SamplingParams()).events())
+    assert services.model().name == "other"
+    services.close()
 
 
 def test_the_dashboard_chats_through_another_server(upstream: Upstream, tmp_path: Path) -> None:

@@ -231,3 +231,38 @@ def test_every_request_gets_exactly_one_end_whatever_the_company(
     assert engine.stats().running == 0
     assert engine.stats().waiting == 0
     engine.close()
+
+
+def test_a_slot_that_cannot_be_cleared_is_lost_and_nothing_else(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a fault of the GPU."""
+    engine = engine_on(runner, max_concurrent=2, kept=0)
+    clear = runner.clear
+    broken = iter([True])
+
+    def fails_once(slot: int) -> None:
+        if next(broken, False):
+            raise RuntimeError("illegal memory access")
+        clear(slot)
+
+    monkeypatch.setattr(runner, "clear", fails_once)
+    _, end = answer(engine.submit([POISON], GREEDY))
+    assert isinstance(end, Failed)
+    together = [engine.submit([start], GREEDY) for start in (1, 2, 3)]
+    assert [answer(each)[0][-1] for each in together] == [8, 8, 8]
+    engine.close()
+
+
+def test_every_request_ends_where_nothing_can_be_cleared(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(slot: int) -> None:
+        raise RuntimeError("illegal memory access")
+
+    monkeypatch.setattr(runner, "clear", fails)
+    engine = engine_on(runner, max_concurrent=1, kept=0)
+    broken, waiting = engine.submit([POISON], GREEDY), engine.submit([1], GREEDY)
+    assert isinstance(answer(broken)[1], Failed)
+    engine.close()
+    assert answer(waiting)[1].reason == "cancelled"

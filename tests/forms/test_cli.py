@@ -149,6 +149,20 @@ def test_chat_with_the_starter_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.starter
+def test_bytes_that_are_no_text_end_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "glm_backend", "chat"],
+        input=b"\xc4\xe3\nstop\n",
+        cwd=ROOT,
+        env=environment(tmp_path) | {"PYTHONIOENCODING": "utf-8:strict", "GLM_MAX_CONTEXT": "80"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.starter
 def test_serve_until_it_is_told_to_stop(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -127,4 +127,22 @@ def test_any_chat_model_talks_in_pairs(tmp_path: Path) -> None:
         model.chat(tokenizer, "hi", max_length=3)
     with pytest.raises(InvalidParameter):
         model.chat(tokenizer, "hi", num_beams=4)
+    with pytest.raises(InvalidParameter, match=r"no_repeat_ngram_size is 3.*repetition_penalty"):
+        model.chat(tokenizer, "hi", no_repeat_ngram_size=3)
+    with pytest.raises(InvalidParameter, match="role"):  # only ChatGLM3 knows others
+        model.chat(tokenizer, "hi", role="observation")
+    model.close()
+
+
+@recorded
+def test_what_a_tool_gave_is_told_in_its_role() -> None:
+    folder = str(FIXTURES / "chatglm3")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True).float().eval()
+    asked = [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "call"}]
+    given = {"do_sample": False, "max_length": 120}
+    _, history = model.chat(tokenizer, "2", history=asked, role="observation", **given)
+    assert history[2] == {"role": "observation", "content": "2"}
+    last = model._model().prompt_ids(history[:3])
+    assert last == model._prompt(model._model(), history[2], asked, None)
     model.close()

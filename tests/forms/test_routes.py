@@ -31,6 +31,11 @@ def test_beside_the_pages_only_this_machine_may_ask(services: Services) -> None:
         assert ask(client).status_code == status
         assert client.post("/", json={"prompt": "x"}).status_code == status
     assert near.options("/v1/models").status_code == 405
+    # A page of another site needs no leave to send, and could keep the model busy.
+    body = b'{"prompt": "x", "messages": [{"role": "user", "content": "x"}]}'
+    for path in ("/", "/v1/chat/completions"):
+        answer = near.post(path, content=body, headers={"Origin": "https://evil.example"})
+        assert answer.status_code == 403
 
 
 def test_paths_and_methods_that_do_not_exist(client: TestClient) -> None:

@@ -17,6 +17,9 @@ if sys.platform == "win32":
 
 import pty
 
+from glm_backend.terminal import TerminalChat
+from tests.forms.fake_terminal import Stub
+
 SCRIPT = Path(__file__).with_name("fake_terminal.py")
 GOLDEN = Path(__file__).parents[3] / "shared" / "fixtures" / "forms_golden.json"
 _IN_TERMINAL = 'tty=$1; shift; exec "$@" <"$tty" >"$tty" 2>&1'
@@ -106,6 +109,13 @@ def test_an_error_is_said_on_stderr_and_is_no_part_of_the_conversation() -> None
     assert "as asked" in done.stderr
     assert "as asked" not in done.stdout
     assert "1 messages" in done.stdout
+
+
+def test_whether_an_answer_failed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for typed, well in ((["hi", "count"], True), (["fail", "count"], False)):
+        lines = iter([*typed, "stop"])
+        monkeypatch.setattr("builtins.input", lambda _, lines=lines: next(lines))
+        assert TerminalChat(Stub(), "ChatGLM2-6B").run() is well
 
 
 def test_a_model_cannot_write_control_characters() -> None:

@@ -7,6 +7,9 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
+from glm_backend.errors import AnswerRunning
 from glm_backend.store import AnswerUpdate, Store
 from tests.store.talk import ANSWER, Clock, ask, finished
 
@@ -75,6 +78,9 @@ def test_answers_of_dead_writers_and_silent_ones_are_marked(
 
 _WRITER = """
 import sys
+import pytest
+
+from glm_backend.errors import AnswerRunning
 from glm_backend.store import AnswerUpdate, Store
 from tests.store.talk import ANSWER
 store = Store.open(sys.argv[1])
@@ -105,3 +111,17 @@ def test_a_killed_writer_leaves_every_word_that_it_wrote(url: str) -> None:
     assert store.mark_interrupted(lambda owner: False, store.now()) == 1
     assert store.path(user_id, row.id)[-1].status == "interrupted"
     store.close()
+
+
+def test_nothing_is_asked_below_an_answer_that_is_being_written(store: Store, user_id: str) -> None:
+    """By another process, perhaps: this one could only be told half of it."""
+    conversation = store.create_conversation(user_id)
+    question, answer = store.begin_turn(user_id, conversation.id, None, "one", ANSWER, "another")
+    store.write_answers([AnswerUpdate(answer.id, "half")])
+    with pytest.raises(AnswerRunning):
+        store.begin_turn(user_id, conversation.id, answer.id, "two", ANSWER, "me")
+    with pytest.raises(AnswerRunning):
+        store.begin_answer(user_id, conversation.id, question.id, ANSWER, "me", continues=answer.id)
+    assert len(store.path(user_id, conversation.id)) == 2
+    store.write_answers([finished(answer, "whole")])
+    store.begin_turn(user_id, conversation.id, answer.id, "two", ANSWER, "me")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from glm_backend.errors import InvalidParameter
 from glm_backend.store import Message, Store
-from tests.store.talk import ANSWER, ask
+from tests.store.talk import ANSWER, ask, finished
 
 
 def test_a_turn_is_a_question_and_an_empty_answer_that_is_being_made(
@@ -80,6 +80,7 @@ def test_a_thousand_messages_come_back_in_order(store: Store, user_id: str) -> N
         _, answer = store.begin_turn(
             user_id, conversation.id, parent_id, f"question {n}", ANSWER, "me"
         )
+        store.write_answers([finished(answer, "")])
     path = store.path(user_id, conversation.id)
     assert [m.content for m in path[::2]] == [f"question {n}" for n in range(500)]
     assert [m.seq for m in path] == list(range(1, 1001))

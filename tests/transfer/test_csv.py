@@ -106,7 +106,7 @@ def test_lines_end_as_the_standard_says_and_a_mark_comes_on_request(
         ("\t=1", "'\t=1"),
         ("\r=1", "'\r=1"),
         ("1-1", "1-1"),
-        ("'=1", "'=1"),
+        ("'=1", "''=1"),
         ("你好=1", "你好=1"),
     ],
 )

@@ -51,6 +51,14 @@ def test_every_word_is_understood() -> None:
     assert Selection.from_words({"branch": ["all"]}).shown_only is False
 
 
+@pytest.mark.parametrize("text", ["2026-11-24T09:50:00 08:00", "2026-11-24 09:50:00.0 0800"])
+def test_a_plus_that_became_a_space_on_the_way_is_one(text: str) -> None:
+    since = Selection.from_words({"since": [text]}).filter.since
+    assert since == datetime(2026, 11, 24, 1, 50, tzinfo=UTC)
+    plain = Selection.from_words({"since": ["2026-11-24 09:50"]}).filter.since
+    assert plain == datetime(2026, 11, 24, 9, 50, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -59,8 +59,8 @@ def test_a_chatglm_model_has_the_originals_sliders(visit: Visit, services: Servi
     assert not [box for box in page.number_input if box.key == "settings_max_new_tokens"]
     length.set_value(600).run()
     page.button(key="settings_save").click().run()
-    assert services.chat.parameters(services.user_id).limits("chatglm2", 8192) == (600, 600)
-    assert services.chat.parameters(services.user_id).limits("llama", 8192) == (8192, 1024)
+    assert services.chat.parameters(services.user_id).limits("chatglm2", 8192) == (600, 600, 300)
+    assert services.chat.parameters(services.user_id).limits("llama", 8192) == (8192, 1024, 1024)
 
 
 def test_reset_goes_back_to_the_defaults(page: AppTest, services: Services) -> None:

@@ -388,7 +388,7 @@ ERRORS: dict[str, str] = {
     "EmptyMessage": "消息是空的。请输入内容后再发送。",
     "MessageTooLong": "消息有 {characters} 个字符，最多接受 {limit} 个。请分段发送，或只发送要点。",
     "ContextOverflow": "问题连同系统提示词需要 {prompt_tokens} 个词元；{model} 只能容纳 {limit} 个"
-    "（共 {context} 个，其中 {reserved} 个留给回答）。请缩短问题，或调低回答的最大长度。",
+    "（共 {context} 个，其中 {reserved} 个留给回答）。请缩短问题，或调整最大长度以留出更多空间。",
     "InvalidParameter": "{name} 的值为 {value}，但必须是：{allowed}。",
     "NoQuestion": "最后一条消息不是用户的，因此没有可回答的问题。",
     "UnknownConversation": "没有编号为 {conversation_id} 的对话，它可能已被删除。",

@@ -239,7 +239,10 @@ PHRASES: dict[str, str] = {
     "a database in memory is not shared between threads": "内存中的数据库不能在线程间共享",
     "it holds the tables of another program": "其中是其他程序的数据表",
     "it offers no model": "它没有提供任何模型",
+    "it offers {names}, not {model}": "它提供 {names}，而不是 {model}",
+    "it broke off in the middle of the answer": "它在回答中途断开了",
     "status {code}": "状态码 {code}",
+    "status {code}: {told}": "状态码 {code}：{told}",
     # --- exports and imports
     "parameter": "参数",
     "true or false": "true 或 false",
