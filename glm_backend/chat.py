@@ -33,7 +33,7 @@ from glm_backend.live_answer import LiveAnswer
 from glm_backend.models.model import Message as PromptMessage
 from glm_backend.readable import readable
 from glm_backend.recorder import Recorder
-from glm_backend.store.ratings import Rating
+from glm_backend.store.ratings import UNCHANGED, Rating, Unchanged
 from glm_backend.store.store import Store
 from glm_backend.store.values import AnswerParameters, Message
 
@@ -139,15 +139,16 @@ class ChatService:
         user_id: str,
         conversation_id: str,
         answer_id: str,
-        rating: Rating | None,
-        comment: str = "",
+        rating: Rating | Unchanged | None = UNCHANGED,
+        comment: str | Unchanged = UNCHANGED,
     ) -> None:
-        """Says that an answer is good (1) or bad (-1), and why; None takes it back.
+        """Says that an answer is good (1) or bad (-1), or why; None and "" take it back.
 
         Raises InvalidParameter, UnknownConversation, UnknownMessage or a StoreError.
         """
-        comment = readable(comment.strip())
-        self.store.rate(user_id, conversation_id, answer_id, rating, comment or None)
+        if isinstance(comment, str):
+            comment = readable(comment.strip())
+        self.store.rate(user_id, conversation_id, answer_id, rating, comment)
         self.touch(conversation_id)
 
     def parameters(

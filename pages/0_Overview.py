@@ -6,7 +6,7 @@ import streamlit as st
 
 from glm_backend.services import Services
 from ui.engine_figures import draw_engine
-from ui.frame import open_page
+from ui.frame import open_page, saying_errors
 from ui.history.filter import CURRENT
 from ui.labels import t
 from ui.machine import draw_machine
@@ -50,15 +50,17 @@ def draw_recent(services: Services) -> None:
 
 services = open_page()
 st.title(t("app.name"), anchor=False)
-st.caption(t("overview.intro"))
+st.caption(t("overview.intro_remote" if services.is_remote else "overview.intro"))
 draw_way_in()
 left, right = st.columns([1, 1], gap="large")
 with left:
     st.subheader(t("overview.model"), anchor=False)
     draw_model_panel(services)
     draw_engine(services)
-    draw_recent(services)
+    with saying_errors():
+        draw_recent(services)
 if not services.is_remote:
     with right:
         st.subheader(t("overview.machine"), anchor=False)
-        draw_machine(services)
+        with saying_errors():
+            draw_machine(services)

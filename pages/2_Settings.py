@@ -8,7 +8,7 @@ from glm_backend.errors import InvalidParameter
 from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.services import Services
 from ui import generation
-from ui.frame import draw_refusal, open_page
+from ui.frame import draw_refusal, open_page, saying_errors
 from ui.labels import t
 from ui.language import LANGUAGES
 from ui.model_choice import draw_choice, draw_precisions
@@ -118,6 +118,7 @@ def draw_presets(services: Services) -> None:
     actions = GenerationActions(services)
     names = [preset.name for preset in services.store.presets(services.user_id)]
     with st.expander(t("settings.presets")):
+        _draw_undo(actions)
         if names:
             with st.container(horizontal=True, vertical_alignment="bottom"):
                 st.selectbox(t("settings.preset"), names, key="settings_preset")
@@ -134,6 +135,20 @@ def draw_presets(services: Services) -> None:
             st.button(
                 t("settings.preset_save"), key="settings_preset_save", on_click=actions.save_preset
             )
+
+
+def _draw_undo(actions: GenerationActions) -> None:
+    deleted = st.session_state.get("settings_preset_deleted")
+    with st.empty():
+        if deleted is not None:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.caption(t("settings.preset_deleted", name=plain(deleted.name)), width="content")
+                st.button(
+                    t("chat.undo"),
+                    key="settings_preset_undo",
+                    type="tertiary",
+                    on_click=actions.undo_delete,
+                )
 
 
 def draw_model(services: Services) -> None:
@@ -167,9 +182,12 @@ def draw_language(services: Services) -> None:
 services = open_page()
 st.title(t("settings.title"), anchor=False)
 draw_refusal(PLACE)
-draw_generation(services)
-draw_presets(services)
+with saying_errors():
+    draw_generation(services)
+    draw_presets(services)
 st.space("small")
-draw_model(services)
+with saying_errors():
+    draw_model(services)
 st.space("small")
-draw_language(services)
+with saying_errors():
+    draw_language(services)

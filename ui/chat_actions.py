@@ -11,6 +11,8 @@ from glm_backend.services import Services
 from ui.frame import attempt
 
 NEW = "new"
+#: What takes a conversation off the list, and what is said of it then.
+_PUT_AWAY = {"delete": "deleted", "archive": "archived"}
 
 
 class ChatActions:
@@ -69,6 +71,7 @@ class ChatActions:
             self._chat.send(self._user_id, conversation_id, text)
         except GLMError:
             store.delete(self._user_id, [conversation_id])
+            store.erase(self._user_id, [conversation_id])  # nothing was ever in it
             raise
         st.query_params["c"] = conversation_id
 
@@ -108,6 +111,12 @@ class ChatActions:
 
     # --- looking around
 
+    @staticmethod
+    def begin_copy(answer_id: str) -> None:
+        """Shows an answer as it was written, to be copied; or no longer."""
+        shown = st.session_state.get("copying") == answer_id
+        st.session_state["copying"] = None if shown else answer_id
+
     def show_version(self, message_id: str) -> None:
         if self._try(self._services.store.show_branch, self._user_id, self._id, message_id):
             self._chat.touch(str(self._id))
@@ -123,43 +132,52 @@ class ChatActions:
 class ListActions:
     """The actions of the list of conversations."""
 
-    def __init__(self, services: Services, shown_id: str | None) -> None:
+    def __init__(self, services: Services, shown_id: str | None, place: str = "") -> None:
         self._services = services
         self._shown_id = shown_id
-        self.place = f"chat {shown_id or NEW}"
+        self.place = place or f"chat {shown_id or NEW}"
 
     def choose(self, conversation_id: str, title: str) -> None:
         """One entry of a conversation's menu was taken."""
         choice = st.session_state.get(f"menu_{conversation_id}")
+        st.session_state.pop("put_away", None)
         if choice == "rename":
             st.session_state["renaming"] = conversation_id
-        elif choice == "delete":
-            attempt(self.place, self._delete, conversation_id, title)
         elif choice is not None:
-            change = getattr(self._services.store, choice)
-            attempt(self.place, change, self._services.user_id, [conversation_id])
+            attempt(self.place, self._put, choice, conversation_id, title)
 
     def rename(self, conversation_id: str) -> None:
         title = st.session_state[f"title_{conversation_id}"]
         if attempt(self.place, self._rename, conversation_id, title):
             st.session_state.pop("renaming", None)
 
-    def undo_delete(self) -> None:
-        deleted = st.session_state.pop("deleted", None)
-        if deleted is not None:
-            attempt(self.place, self._restore, deleted[0])
+    @staticmethod
+    def cancel_rename() -> None:
+        st.session_state.pop("renaming", None)
+
+    def undo(self) -> None:
+        """Brings back what was put away last."""
+        put_away = st.session_state.pop("put_away", None)
+        if put_away is not None:
+            attempt(self.place, self._bring_back, *put_away[:2])
 
     def _rename(self, conversation_id: str, title: str) -> None:
         self._services.store.rename(self._services.user_id, conversation_id, title)
         self._services.chat.touch(conversation_id)
 
-    def _delete(self, conversation_id: str, title: str) -> None:
-        self._services.chat.stop(conversation_id)
-        self._services.store.delete(self._services.user_id, [conversation_id])
-        st.session_state["deleted"] = (conversation_id, title)
-        if conversation_id == self._shown_id:
+    def _put(self, choice: str, conversation_id: str, title: str) -> None:
+        if choice == "delete":
+            self._services.chat.stop(conversation_id)
+        getattr(self._services.store, choice)(self._services.user_id, [conversation_id])
+        if choice in _PUT_AWAY:
+            st.session_state["put_away"] = (_PUT_AWAY[choice], conversation_id, title)
+        if choice == "delete" and conversation_id == self._shown_id:
             st.query_params.clear()
 
-    def _restore(self, conversation_id: str) -> None:
-        self._services.store.restore(self._services.user_id, [conversation_id])
+    def _bring_back(self, kind: str, conversation_id: str) -> None:
+        store, ids = self._services.store, [conversation_id]
+        if kind == _PUT_AWAY["archive"]:
+            store.unarchive(self._services.user_id, ids)
+            return
+        store.restore(self._services.user_id, ids)
         st.query_params["c"] = conversation_id

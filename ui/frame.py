@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import streamlit as st
@@ -60,6 +61,15 @@ def draw_refusal(place: str) -> None:
     """Why the last thing that was asked for here did not happen."""
     at, error = st.session_state.get("refusal", (None, None))
     if at == place and isinstance(error, GLMError):
+        st.error(plain_error(error))
+
+
+@contextmanager
+def saying_errors() -> Iterator[None]:
+    """A part of a page; what goes wrong in it is said in its place, and the rest is drawn."""
+    try:
+        yield
+    except GLMError as error:
         st.error(plain_error(error))
 
 

@@ -13,7 +13,6 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from glm_backend.errors import Cancelled
 from glm_backend.services import Services
 from glm_backend.transfer import Entry, ImportReport, import_file
 from ui.frame import plain_error
@@ -40,26 +39,19 @@ class Importing:
         )
         weakref.finalize(self, self._file.close)  # which a job that still reads puts off
         shutil.copyfileobj(uploaded, self._file)
-        self._cancelled = False
-        self.preview: Job[ImportReport] = Job(lambda report: self._read(report, dry_run=True))
+        self.preview = self._job(dry_run=True)
         self.taken: Job[ImportReport] | None = None
 
     def take(self) -> None:
         """Begins to write it to the store."""
-        self.taken = Job(lambda report: self._read(report, dry_run=False))
+        self.taken = self._job(dry_run=False)
 
-    def cancel(self) -> None:
-        """Ends looking through it."""
-        self._cancelled = True
+    def _job(self, *, dry_run: bool) -> Job[ImportReport]:
+        def read(report: Progress) -> ImportReport:
+            store, user_id = self._services.store, self._services.user_id
+            return import_file(store, user_id, self._file, dry_run=dry_run, on_progress=report)
 
-    def _read(self, on_progress: Progress, *, dry_run: bool) -> ImportReport:
-        def report(fraction: float) -> None:
-            on_progress(fraction)
-            if self._cancelled:
-                raise Cancelled(what=self.name)
-
-        store, user_id = self._services.store, self._services.user_id
-        return import_file(store, user_id, self._file, dry_run=dry_run, on_progress=report)
+        return Job(read, self.name)
 
 
 def draw_import(services: Services, *, expanded: bool) -> None:
@@ -121,6 +113,7 @@ def _draw_preview(importing: Importing) -> None:
 
 def _draw_taken(importing: Importing, taken: Job[ImportReport]) -> None:
     if not has_ended(taken, t("import.taking")):
+        _draw_button("stop", taken.stop)
         return
     if taken.error is not None:
         st.error(plain_error(taken.error))
@@ -138,7 +131,7 @@ def _draw_button(name: str, on_click: object) -> None:
 def _forget() -> None:
     importing: Importing | None = st.session_state.pop(_KEY, None)
     if importing is not None:
-        importing.cancel()
+        importing.preview.stop()
 
 
 def _draw_report(report: ImportReport) -> None:

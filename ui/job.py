@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import streamlit as st
 
-from glm_backend.errors import GLMError, InternalError
+from glm_backend.errors import Cancelled, GLMError, InternalError
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +23,15 @@ Progress = Callable[[float], None]
 
 
 class Job(Generic[T]):
-    """Begins at once. `result` and `error` say how it ended; of the two one is set then."""
+    """Begins at once. `result` and `error` say how it ended; of the two one is set then.
 
-    def __init__(self, do: Callable[[Progress], T]) -> None:
+    name: what is said to have been stopped, where it was.
+    """
+
+    def __init__(self, do: Callable[[Progress], T], name: str = "") -> None:
+        self.name = name
         self.fraction = 0.0
+        self._stopped = False
         self.result: T | None = None
         self.error: GLMError | None = None
         self._ended = threading.Event()
@@ -35,6 +40,10 @@ class Job(Generic[T]):
     @property
     def ended(self) -> bool:
         return self._ended.is_set()
+
+    def stop(self) -> None:
+        """Ends it the next time that it tells how far it is; its error is Cancelled then."""
+        self._stopped = True
 
     def wait(self, timeout_s: float) -> bool:
         """True when it has ended."""
@@ -53,6 +62,8 @@ class Job(Generic[T]):
 
     def _report(self, fraction: float) -> None:
         self.fraction = min(1.0, fraction)
+        if self._stopped and fraction < 1:
+            raise Cancelled(what=self.name)
 
 
 def has_ended(job: Job[T], text: str) -> bool:

@@ -15,7 +15,7 @@ from glm_backend.store.values import Message
 from ui.chat_actions import ChatActions
 from ui.chat_view import ChatView
 from ui.frame import plain_error
-from ui.labels import t
+from ui.labels import t, t_or
 from ui.ratings import RatingActions, draw_note, draw_thumbs
 from ui.safe_markdown import clipped, plain, safe_markdown
 
@@ -46,6 +46,9 @@ def draw_message(
             return Growing(place, st.empty())  # which covers what stood below an older version
         with st.container(key=f"below_{message.id}", gap="xsmall"):
             _draw_notes(message, view.live)
+            if st.session_state.get("copying") == message.id:
+                # As it was written; the box has a button that copies it.
+                st.code(message.content, language=None, wrap_lines=True, height=240)
             with st.container(
                 key=f"foot_{message.id}", horizontal=True, vertical_alignment="center"
             ):
@@ -127,8 +130,9 @@ def figures(message: Message) -> list[str]:
     ]
     shown = [t(key, value=value) for key, value in known if value is not None]
     if message.model:
-        quantization = t(f"quantization.{message.quantization}")
-        shown.append(f"{plain(message.model)} ({quantization})")
+        shown.append(plain(message.model))
+        if precision := message.quantization:
+            shown[-1] += f" ({plain(t_or(f'quantization.{precision}', precision))})"
     if message.seed is not None:
         shown.append(t("figures.seed", value=message.seed))
     return shown
@@ -150,10 +154,16 @@ def _draw_notes(message: Message, live: LiveAnswer | None) -> None:
         st.caption(t("status.unloaded" if unloaded else f"status.{message.status}"))
     mine = live if live is not None and live.message_id == message.id else None
     if message.status == "failed":
-        known = plain_error(mine.error) if mine and mine.error else plain(message.error or "")
-        st.error(known or t("status.failed"))
+        st.error(_why_failed(message, mine))
     if mine and mine.save_error is not None:
         _draw_save_error(st.empty(), mine.save_error)
+
+
+def _why_failed(message: Message, live: LiveAnswer | None) -> str:
+    """In the reader's language while the error is at hand; what is kept of it is English."""
+    if live is not None and live.error is not None:
+        return plain_error(live.error)
+    return " ".join([t("status.failed"), plain(message.error or "")])
 
 
 def draw_versions(
@@ -196,7 +206,10 @@ def _draw_buttons(message: Message, view: ChatView, actions: ChatActions) -> Non
     its_id, last = message.id, message.id == view.messages[-1].id
     if message.role == "user":
         button("edit", f"edit_{its_id}", ":material/edit:", actions.begin_edit)
+        if last:  # a branch may end with a question, and so may what was imported
+            button("answer", "chat_answer", ":material/reply:", actions.regenerate)
     else:
+        button("copy", f"copy_{its_id}", ":material/content_copy:", actions.begin_copy)
         key = "chat_regenerate" if last else f"chat_regenerate_{its_id}"
         button("regenerate", key, ":material/refresh:", actions.regenerate)
         if message.can_be_continued:

@@ -176,9 +176,8 @@ def _model_name(model: str) -> str:
 
 
 def _draw_entry(entry: CatalogEntry) -> None:
-    languages = "、" if "zh" in entry.languages else ", "
     facts = [
-        languages.join(t(f"language.{name}") for name in entry.languages),
+        t("list.and").join(t(f"language.{name}") for name in entry.languages),
         t("settings.context", tokens=entry.context_length),
         entry.licence,
     ]

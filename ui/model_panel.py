@@ -7,6 +7,7 @@ import streamlit as st
 from glm_backend.errors import Cancelled
 from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.manager import ModelFacts, ModelStatus
+from glm_backend.remote_model import host_of
 from glm_backend.services import Services
 from ui.frame import plain_error
 from ui.labels import said, t
@@ -24,7 +25,7 @@ def draw_model_panel(services: Services, *, on_settings: bool = False) -> None:
     `on_settings`: the page has the buttons that load a model, so no link to it is needed.
     """
     if services.is_remote:
-        st.info(t("model.remote", url=plain(services.settings.upstream_url)))
+        st.info(t("model.remote", host=plain(host_of(services.settings.upstream_url))))
         return
     drawn = services.models.status()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+import functools
+from typing import Any, cast
 
 import streamlit as st
 
@@ -30,7 +31,7 @@ class RatingActions:
     def rate(self, answer: Message) -> None:
         """Keeps the thumb; a note stays with the answer whatever the thumb says."""
         thumb = st.session_state[f"rating_{answer.id}"]
-        self._keep(answer.id, _RATINGS[thumb], answer.comment or "")
+        self._keep(answer.id, rating=_RATINGS[thumb])
 
     def begin_note(self, answer_id: str) -> None:
         st.session_state["noting"] = answer_id
@@ -41,14 +42,13 @@ class RatingActions:
     def keep_note(self, answer: Message) -> None:
         """A note that is refused stays in its box."""
         note = st.session_state[f"note_{answer.id}"]
-        if self._keep(answer.id, cast("Rating | None", answer.rating), note):
+        if self._keep(answer.id, comment=note):
             self.cancel_note()
 
-    def _keep(self, answer_id: str, rating: Rating | None, note: str) -> bool:
+    def _keep(self, answer_id: str, **given: Any) -> bool:
         service, user_id = self._services.chat, self._services.user_id
-        return attempt(
-            self._place, service.rate, user_id, self._conversation_id, answer_id, rating, note
-        )
+        rate = functools.partial(service.rate, user_id, self._conversation_id, answer_id, **given)
+        return attempt(self._place, rate)
 
 
 def draw_thumbs(answer: Message, actions: RatingActions) -> None:

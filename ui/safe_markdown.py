@@ -69,6 +69,12 @@ def plain(text: str) -> str:
     return _literal(" ".join(text.split()))
 
 
+def words(text: str) -> list[str]:
+    """Its words, for names that screen readers read as they are: every other mark would need a
+    backslash."""
+    return re.findall(r"\w+", text)
+
+
 def highlighted(text: str, query: str) -> str:
     """One line of text like `plain`, with what `query` finds in it marked."""
     line = " ".join(text.split())

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from glm_backend.errors import InvalidParameter, Phrase
+from glm_backend.errors import InvalidParameter, Phrase, UnknownPreset
 from glm_backend.models.catalog import CATALOG
 from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.manager import ModelRequest
 from glm_backend.services import Services
+from glm_backend.store.values import Preset
 from ui import generation
 from ui.frame import attempt
 from ui.labels import t
@@ -67,8 +68,12 @@ class GenerationActions:
             st.toast(t("settings.saved"))
 
     def delete_preset(self) -> None:
-        name = st.session_state["settings_preset"]
-        attempt(PLACE, self._store.delete_preset, self._user_id, name)
+        """Which can be taken back until the next one."""
+        attempt(PLACE, self._delete_preset)
+
+    def undo_delete(self) -> None:
+        deleted: Preset = st.session_state.pop("settings_preset_deleted")
+        attempt(PLACE, self._store.save_preset, self._user_id, deleted.name, deleted.values)
 
     def set_language(self) -> None:
         chosen = st.session_state["settings_language"]
@@ -84,11 +89,23 @@ class GenerationActions:
         st.session_state["settings_preset"] = " ".join(name.split())
 
     def _apply_preset(self) -> None:
-        name = st.session_state["settings_preset"]
-        preset = next(p for p in self._store.presets(self._user_id) if p.name == name)
+        preset = self._preset()
         values, _ = generation.readable_values(preset.values)
         self._store.set_user_settings(self._user_id, values)
         self.fill(values)
+
+    def _delete_preset(self) -> None:
+        preset = self._preset()
+        self._store.delete_preset(self._user_id, preset.name)
+        st.session_state["settings_preset_deleted"] = preset
+
+    def _preset(self) -> Preset:
+        """The one that is chosen; another page may have deleted it."""
+        name = st.session_state["settings_preset"]
+        for preset in self._store.presets(self._user_id):
+            if preset.name == name:
+                return preset
+        raise UnknownPreset(name=name)
 
 
 class ModelActions:

@@ -12,7 +12,7 @@ from ui.frame import plain_error
 from ui.history.filter import CURRENT
 from ui.labels import t
 from ui.pages import CHAT, HISTORY
-from ui.safe_markdown import plain
+from ui.safe_markdown import plain, words
 from ui.slots import clear_leftover
 
 _LISTED = 30
@@ -29,6 +29,7 @@ def draw_sidebar(services: Services, shown_id: str | None) -> None:
             width="stretch",
             on_click=st.query_params.clear,
         )
+        st.page_link(HISTORY, label=t("chat.search"), icon=":material/search:", width="stretch")
         _draw_undo(actions)
         try:
             _draw_list(services, actions, shown_id)
@@ -49,20 +50,13 @@ def _draw_list(services: Services, actions: ListActions, shown_id: str | None) -
 def _draw_row(row: ConversationRow, actions: ListActions, *, shown: bool) -> None:
     title = row.title or t("chat.untitled")
     if st.session_state.get("renaming") == row.id:
-        st.text_input(
-            t("chat.new_title"),
-            value=title,
-            key=f"title_{row.id}",
-            max_chars=200,
-            on_change=actions.rename,
-            args=(row.id,),
-        )
+        draw_rename(row.id, title, actions)
         return
     key = f"conversation_shown_{row.id}" if shown else f"conversation_{row.id}"
     with st.container(key=key, horizontal=True, wrap=False, gap=None, vertical_alignment="center"):
         st.page_link(CHAT, label=plain(title), width="stretch", query_params={"c": row.id})
         st.menu_button(
-            t("chat.menu"),
+            t("chat.menu", title=" ".join(words(title))),
             ["rename", "unpin" if row.pinned else "pin", "archive", "delete"],
             key=f"menu_{row.id}",
             type="tertiary",
@@ -73,10 +67,24 @@ def _draw_row(row: ConversationRow, actions: ListActions, *, shown: bool) -> Non
         )
 
 
+def draw_rename(conversation_id: str, title: str, actions: ListActions) -> None:
+    """A field for a title, which is kept when it is sent."""
+    with st.form(f"rename_{conversation_id}", border=False):
+        st.text_input(
+            t("chat.new_title"), value=title, key=f"title_{conversation_id}", max_chars=200
+        )
+        with st.container(horizontal=True):
+            st.form_submit_button(
+                t("chat.save"), type="primary", on_click=actions.rename, args=(conversation_id,)
+            )
+            st.form_submit_button(t("chat.cancel"), on_click=actions.cancel_rename)
+
+
 def _draw_undo(actions: ListActions) -> None:
-    deleted = st.session_state.get("deleted")
+    done = st.session_state.get("put_away")
     place = st.empty()
-    if deleted is not None:
+    if done is not None:
+        kind, _, title = done
         with place.container(key="undo", gap="xsmall"):
-            st.caption(t("chat.deleted", title=plain(deleted[1])))
-            st.button(t("chat.undo"), key="chat_undo", on_click=actions.undo_delete)
+            st.caption(t(f"chat.{kind}", title=plain(title)))
+            st.button(t("chat.undo"), key="chat_undo", on_click=actions.undo)

@@ -60,8 +60,9 @@ def bubble_text(message: Message) -> str:
     text = safe_markdown(text[:_BUBBLE_CHARACTERS], keep_lines=message.role == "user")
     text = _FENCE.sub(_known_language, text)
     if cut:
-        text += " …"
-    return text if text.strip() else t(f"status.{message.status}")
+        shown = min(_BUBBLE_CHARACTERS, len(message.content))
+        text += f"\n\n*{t('chat.clipped', shown=shown, all=len(message.content))}*"
+    return text if text.strip() else f"*{t(f'history.status_{message.status}')}*"
 
 
 def _known_language(match: re.Match[str]) -> str:

@@ -12,13 +12,14 @@ import streamlit as st
 from glm_backend.services import Services
 from glm_backend.store.usage import Used
 from glm_backend.store.values import Everybody, Reader
-from ui.labels import t
+from ui.labels import t, t_or
 
 #: Days that are looked at; None is all of them.
 _PERIODS: dict[str, int | None] = {"month": 30, "quarter": 90, "year": 365, "all": None}
 _HEIGHT = 210
 _COLOURS = ["#2f6f5e", "#c2703d", "#6b7f8c", "#b9a24c", "#8c6b86", "#4c7c9c"]
 _GOOD, _BAD = "#4c9c86", "#c2703d"
+_DAILY = ("day", "model", "answers", "tokens", "speed", "good", "bad")
 
 
 def draw_usage(services: Services) -> None:
@@ -86,19 +87,20 @@ def _draw_charts(by_day: Sequence[Used], since: date | None) -> None:
 
 def daily(by_day: Sequence[Used]) -> pd.DataFrame:
     """One row a day and model; questions, which belong to no model, are left out."""
-    return pd.DataFrame(
-        {
-            "day": pd.Timestamp(used.day),
-            "model": used.model,
-            "answers": used.answers,
-            "tokens": used.prompt_tokens + used.completion_tokens,
-            "speed": used.tokens_per_s,
-            "good": used.rated_good,
-            "bad": -used.rated_bad,
-        }
+    rows = [
+        (
+            pd.Timestamp(used.day),
+            used.model,
+            used.answers,
+            used.prompt_tokens + used.completion_tokens,
+            used.tokens_per_s,
+            used.rated_good,
+            -used.rated_bad,
+        )
         for used in by_day
         if used.model
-    )
+    ]
+    return pd.DataFrame(rows, columns=list(_DAILY))
 
 
 def _draw_chart(title: str, chart: alt.Chart) -> None:
@@ -200,4 +202,4 @@ def _draw_table(rows: Sequence[Used], key: str, *kinds: str) -> None:
 
 def _named(row: Used, kind: str) -> str:
     value = str(getattr(row, kind))
-    return t(f"quantization.{value}") if kind == "quantization" and value else value
+    return t_or(f"quantization.{value}", value) if kind == "quantization" and value else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Literal
 
 from sqlalchemy import select, update
@@ -16,6 +17,15 @@ _COMMENT_CHARACTERS = 4000
 Rating = Literal[1, -1]
 
 
+class Unchanged(Enum):
+    """Says that a value stays as it is."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED = Unchanged.UNCHANGED
+
+
 class Ratings(Room):
     """Ratings with comments, of answers in one's own conversations."""
 
@@ -24,18 +34,20 @@ class Ratings(Room):
         user_id: str,
         conversation_id: str,
         answer_id: str,
-        rating: Rating | None,
-        comment: str | None = None,
+        rating: Rating | Unchanged | None = UNCHANGED,
+        comment: str | Unchanged | None = UNCHANGED,
     ) -> None:
-        """Says that an answer is good (1) or bad (-1), and why; None takes it back.
+        """Says that an answer is good (1) or bad (-1), or why; None takes it back.
+
+        What is not given stays: two pages may each give one.
 
         Raises UnknownConversation, UnknownMessage, and InvalidParameter for a question, another
         rating, or a comment of more than 4,000 characters.
         """
-        if rating not in (None, 1, -1):
+        if rating not in (None, 1, -1, UNCHANGED):
             allowed = Phrase("one of {names}", names="1, -1")
             raise InvalidParameter(name="rating", value=repr(rating), allowed=allowed)
-        if comment is not None and len(comment) > _COMMENT_CHARACTERS:
+        if isinstance(comment, str) and len(comment) > _COMMENT_CHARACTERS:
             allowed = Phrase("a text of at most {limit} characters", limit=_COMMENT_CHARACTERS)
             raise InvalidParameter(name="comment", value=Phrase("too long"), allowed=allowed)
         here = (messages.c.id == answer_id, messages.c.conversation_id == conversation_id)
@@ -50,7 +62,13 @@ class Ratings(Room):
                 raise InvalidParameter(
                     name=Phrase("answer"), value=Phrase("a question"), allowed=Phrase("an answer")
                 )
-            values = {"rating": rating, "comment": comment or None}
-            connection.execute(update(messages).where(*here).values(**values))
-            if answer.status != "generating":  # else it counts with the answer, when that ends
-                add_ratings(connection, user_id, answer._mapping, taken=answer.rating, given=rating)
+            values: dict[str, object] = {}
+            if not isinstance(comment, Unchanged):
+                values["comment"] = comment or None
+            if not isinstance(rating, Unchanged):
+                values["rating"] = rating
+                if answer.status != "generating":  # else it counts with the answer, when that ends
+                    row = answer._mapping
+                    add_ratings(connection, user_id, row, taken=answer.rating, given=rating)
+            if values:
+                connection.execute(update(messages).where(*here).values(**values))

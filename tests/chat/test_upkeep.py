@@ -22,7 +22,9 @@ def test_a_rating_and_its_comment_are_kept_and_told_to_other_pages(tmp_path: Pat
     room.chat.rate(room.user, room.conversation, answer.message_id, -1, "  too\x00 long ")
     assert (room.last().rating, room.last().comment) == (-1, "too␀ long")
     assert room.chat.version(room.conversation) > before
-    room.chat.rate(room.user, room.conversation, answer.message_id, None)
+    room.chat.rate(room.user, room.conversation, answer.message_id, 1)
+    assert (room.last().rating, room.last().comment) == (1, "too␀ long")
+    room.chat.rate(room.user, room.conversation, answer.message_id, None, "")
     assert (room.last().rating, room.last().comment) == (None, None)
     room.close()
 

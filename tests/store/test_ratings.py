@@ -28,7 +28,13 @@ def test_an_answer_is_rated_rated_otherwise_and_no_longer_rated(store: Store, us
     assert rated() == (-1, "still wrong", 0, 1)
     assert store.count_conversations(user_id, ConversationFilter(rating=-1)) == 1
     assert store.count_conversations(user_id, ConversationFilter(rating=1)) == 0
-    store.rate(user_id, conversation, answer.id, None)
+    store.rate(user_id, conversation, answer.id, 1)
+    assert rated() == (1, "still wrong", 1, 0)  # each stays where the other is given
+    store.rate(user_id, conversation, answer.id, comment="not so wrong")
+    assert rated() == (1, "not so wrong", 1, 0)
+    store.rate(user_id, conversation, answer.id)
+    assert rated() == (1, "not so wrong", 1, 0)
+    store.rate(user_id, conversation, answer.id, None, None)
     assert rated() == (None, None, 0, 0)
 
 

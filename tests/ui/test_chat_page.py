@@ -12,7 +12,7 @@ from glm_backend.chat import ChatService
 from glm_backend.errors import StoreFull
 from glm_backend.models.manager import ModelRequest, ModelStatus
 from glm_backend.services import Services
-from glm_backend.store import Store
+from glm_backend.store import ConversationFilter, Store
 from tests.fakes import FakeModels
 from tests.postgres import PostgresServer
 from tests.ui.conftest import shown
@@ -49,7 +49,9 @@ def test_what_is_refused_goes_back_into_the_box_and_makes_nothing(
     app = _ask(visit("CHAT"), text)
     assert reason in app.error[0].value
     assert app.chat_input(key="chat_input").proto.value == text
-    assert services.store.count_conversations(services.user_id) == 0
+    for trash in (False, True):
+        kept = ConversationFilter(trash=trash)
+        assert services.store.count_conversations(services.user_id, kept) == 0
 
 
 def test_without_a_model_the_question_is_kept_and_the_history_is_readable(
@@ -300,3 +302,93 @@ def test_while_the_database_is_away_the_answer_goes_on_in_sight_and_is_saved_aft
     app.run()
     assert not app.warning
     assert "w29" in app.chat_message[-1].markdown[0].value
+
+
+def test_a_conversation_that_ends_with_a_question_is_answered(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    """As a branch may, and what was imported."""
+    question = services.store.path(services.user_id, answered)[0]
+    fork = services.store.fork_conversation(services.user_id, answered, question.id)
+    app = visit("CHAT", c=fork.id)
+    assert len(app.chat_message) == 1
+    app.button(key="chat_answer").click().run()
+    assert not app.exception
+    assert [m.role for m in services.store.path(services.user_id, fork.id)] == ["user", "assistant"]
+    with pytest.raises(KeyError):
+        app.button(key="chat_answer")
+
+
+def test_an_answer_is_shown_as_it_was_written_to_be_copied(visit: Visit, answered: str) -> None:
+    app = visit("CHAT", c=answered)
+    (copy,) = [button for button in app.button if (button.key or "").startswith("copy_")]
+    assert not app.code
+    copy.click().run()
+    assert app.code[0].value == "an old question"
+    app.button(key=copy.key).click().run()
+    assert not app.code
+
+
+def test_a_conversation_has_a_system_prompt_of_its_own(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    services.store.set_user_settings(services.user_id, {"system_prompt": "Be kind."})
+    app = visit("CHAT", c=answered)
+    assert "system prompt of its own" not in shown(app)
+    app.text_area(key=f"chat_prompt_{answered}").set_value("  Be brief.\x00 ")
+    _submit(app, "Save")
+    assert "system prompt of its own" in shown(app)
+    _ask(app, "more")
+    assert services.store.path(services.user_id, answered)[-1].system_prompt == "Be brief.␀"
+    app.button(key="chat_prompt_clear").click().run()
+    assert services.store.conversation(services.user_id, answered).settings == {}
+    assert services.chat.parameters(services.user_id, answered).system_prompt == "Be kind."
+
+
+def test_settings_that_came_with_a_conversation_can_be_let_go_of(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    services.store.set_conversation_settings(services.user_id, answered, {"temperature": 9})
+    app = _ask(visit("CHAT", c=answered), "more")
+    assert "temperature" in app.error[0].value
+    assert "settings of its own: Temperature" in shown(app)
+    app.button(key="chat_prompt_clear").click().run()
+    _ask(app, "more")
+    assert not app.error
+    assert len(services.store.path(services.user_id, answered)) == 4
+
+
+def _submit(app: AppTest, label: str) -> None:
+    next(button for button in app.button if button.label == label).click().run()
+    assert not app.exception
+
+
+def test_a_title_is_changed_or_left_as_it_is(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    app = visit("CHAT", c=answered)
+    for typed, label, title in (
+        ("Other", "Cancel", "an old question"),
+        ("Other", "Save", "Other"),
+        ("Other", "Save", "Other"),  # unchanged, and the field goes all the same
+    ):
+        app.session_state["renaming"] = answered
+        app.run()
+        app.text_input(key=f"title_{answered}").set_value(typed)
+        next(b for b in app.sidebar.button if b.label == label).click().run()
+        assert not app.exception
+        assert services.store.conversation(services.user_id, answered).title == title
+        assert "renaming" not in app.session_state
+
+
+def test_what_was_archived_in_the_list_comes_back(
+    visit: Visit, services: Services, answered: str
+) -> None:
+    app = visit("CHAT", c=answered)
+    app.session_state["put_away"] = ("archived", answered, "an old question")
+    services.store.archive(services.user_id, [answered])
+    app.run()
+    assert "Archived: an old question" in shown(app)
+    app.button(key="chat_undo").click().run()
+    assert services.store.conversation(services.user_id, answered).archived_at is None
+    assert "Archived" not in shown(app)

@@ -143,9 +143,23 @@ def test_a_shorter_list_is_shown_from_a_page_that_it_has(visit: Visit, services:
     page.session_state["history_page"] = 3
     page.run()
     assert len(_titles(page)) == 5
+    rows = services.store.list_conversations(services.user_id, limit=10)
+    services.store.delete(services.user_id, [row.id for row in rows])
+    page.run()
+    assert not page.exception
+    assert len(_titles(page)) == 15
+
+
+def test_another_search_begins_at_its_first_page(visit: Visit, services: Services) -> None:
+    for i in range(60):
+        services.store.create_conversation(services.user_id, title=f"{'ab'[i % 2]} {i:02}")
+    page = visit("HISTORY")
+    page.session_state["history_page"] = 2
+    page.run()
     page.text_input(key="history_search").set_value("a ").run()
     assert not page.exception
-    assert len(_titles(page)) == 3
+    assert page.session_state["history_page"] == 1
+    assert len(_titles(page)) == 20
 
 
 def test_an_empty_history_shows_the_way_to_a_chat_and_to_an_import(visit: Visit) -> None:

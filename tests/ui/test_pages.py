@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from streamlit.testing.v1 import AppTest
 
 from glm_backend.engine.stats import EngineStats
@@ -14,6 +16,7 @@ from glm_backend.models.catalog import CATALOG
 from glm_backend.models.manager import ModelRequest, ModelStatus
 from glm_backend.services import Services
 from glm_backend.settings import Settings
+from tests.store.talk import ANSWER, finished
 from tests.ui.conftest import ROOT, shown
 from ui import resources
 from ui.engine_figures import Look
@@ -144,3 +147,38 @@ def test_what_fits_this_machine_is_a_chart_and_a_table(visit: Visit) -> None:
     assert len(table) == len(CATALOG)
     assert table.iloc[0, -1].startswith("✓")
     assert table.iloc[1, 3].startswith("✗")
+
+
+@pytest.mark.parametrize("page", ["OVERVIEW", "SETTINGS"])
+def test_a_page_says_that_the_database_is_away_and_draws_the_rest(
+    visit: Visit, services: Services, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = visit(page)
+
+    def away(*_: object, **__: object) -> None:
+        raise StoreReadOnly(database="glm.sqlite3")
+
+    for name in ("list_conversations", "user_settings", "presets", "speeds"):
+        monkeypatch.setattr(services.store, name, away)
+    app.run()
+    assert not app.exception
+    assert r"read\-only" in app.error[0].value
+    assert len(app.subheader) > 1
+
+
+@pytest.mark.parametrize("source", ["chatgpt", "another program", "glm-chat"])
+def test_what_came_from_elsewhere_is_read_on_every_page(
+    visit: Visit, services: Services, source: str
+) -> None:
+    """With a model of no known precision, and a form of any name."""
+    conversation = services.store.create_conversation(services.user_id, title="imported")
+    _, answer = services.store.begin_turn(
+        services.user_id, conversation.id, None, "q", replace(ANSWER, quantization="remote"), "me"
+    )
+    services.store.write_answers([finished(answer, "")])
+    with services.store._database.writing() as connection:
+        connection.execute(text("update conversations set source = :source"), {"source": source})
+    for page in ("CHAT", "HISTORY"):
+        app = visit(page, c=conversation.id)
+        assert "another server" in shown(app)
+    assert "another server" in shown(visit("HISTORY"))

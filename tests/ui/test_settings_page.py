@@ -188,3 +188,26 @@ def test_the_language_is_kept(page: AppTest, services: Services) -> None:
     page.segmented_control(key="settings_language").set_value("zh").run()
     assert _stored(services)["language"] == "zh"
     assert "回答方式" in shown(page)
+
+
+def test_a_preset_that_was_deleted_comes_back(page: AppTest, services: Services) -> None:
+    services.store.save_preset(services.user_id, "brief", {"system_prompt": "Be brief."})
+    page.run()
+    page.button(key="settings_preset_delete").click().run()
+    assert services.store.presets(services.user_id) == []
+    assert "Deleted: brief" in shown(page)
+    page.button(key="settings_preset_undo").click().run()
+    (preset,) = services.store.presets(services.user_id)
+    assert (preset.name, preset.values) == ("brief", {"system_prompt": "Be brief."})
+
+
+@pytest.mark.parametrize("do", ["apply", "delete"])
+def test_a_preset_that_another_page_deleted_is_said_to_be_gone(
+    page: AppTest, services: Services, do: str
+) -> None:
+    services.store.save_preset(services.user_id, "brief", {"temperature": 0.1})
+    page.run()
+    services.store.delete_preset(services.user_id, "brief")
+    page.button(key=f"settings_preset_{do}").click().run()
+    assert not page.exception
+    assert "no preset named brief" in page.error[0].value

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import get_args
 
 import pytest
 
 from glm_backend.engine.request import Usage
 from glm_backend.errors import InvalidParameter
 from glm_backend.live_answer import LiveAnswer
-from glm_backend.store.values import Message
+from glm_backend.store.values import Message, Status
 from ui import generation
 from ui.chat_view import context_use, with_live
+from ui.messages import figures
 from ui.transcript import bubble_text
+from ui.usage import daily
 
 
 def _message(content: str = "", **values: object) -> Message:
@@ -100,5 +104,26 @@ def test_a_bubble_gets_only_languages_that_it_knows(language: str, shown: str) -
 def test_a_bubble_is_short_and_never_fetches() -> None:
     text = bubble_text(_message("![x](http://e.example/a.png) " + "word " * 2000))
     assert text.startswith("[x](http://e.example/a.png)")
-    assert text.endswith("…")
-    assert len(text) < 2100
+    assert text.endswith("*The first 2,000 of 10,029 characters. The export has all of them.*")
+    assert len(text) < 2200
+
+
+@pytest.mark.parametrize("status", get_args(Status))
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_an_answer_without_text_has_a_bubble(
+    status: Status, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.labels._language", lambda: language)
+    assert bubble_text(replace(_message(""), status=status)).strip("*")
+
+
+@pytest.mark.parametrize(
+    ("quantization", "shown"),
+    [("int8", "m (INT8)"), ("remote", "m (another server)"), (None, "m"), ("*q*", "m (\\*q\\*)")],
+)
+def test_a_model_of_any_precision_is_named(quantization: str | None, shown: str) -> None:
+    assert figures(replace(_message("x"), model="m", quantization=quantization)) == [shown]
+
+
+def test_a_period_without_answers_has_charts_of_nothing() -> None:
+    assert list(daily([])) == ["day", "model", "answers", "tokens", "speed", "good", "bad"]

@@ -12,6 +12,7 @@ from ui.frame import plain_error
 from ui.history.marks import Choice, Marks
 from ui.job import Job, Progress, has_ended
 from ui.labels import t
+from ui.safe_markdown import plain
 
 #: What takes each change back. What is not here cannot be taken back.
 _OPPOSITE = {
@@ -98,7 +99,7 @@ class Changes:
 
     def _start(self, change: Change, ids: Callable[[], list[str]]) -> None:
         services = self._services
-        job = Job(lambda report: change.carry_out(services, ids, report))
+        job = Job(lambda report: change.carry_out(services, ids, report), t(f"do.{change.kind}"))
         st.session_state["history_changed"] = (change, job)
 
 
@@ -109,11 +110,12 @@ def draw_changes(services: Services) -> bool:
         if change is None:
             return False
         if not has_ended(job, t(f"doing.{change.kind}")):
+            st.button(t("chat.stop"), key="history_stop", on_click=job.stop)
             return True
         if job.error is not None:
             st.error(plain_error(job.error))
         with st.container(horizontal=True, vertical_alignment="center"):
-            done = t(f"done.{change.kind}", count=len(change.changed), tag=change.tag)
+            done = t(f"done.{change.kind}", count=len(change.changed), tag=plain(change.tag))
             st.caption(done, width="content")
             if change.opposite is not None and change.changed:
                 undo = Changes(services).undo

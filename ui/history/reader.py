@@ -8,14 +8,15 @@ import streamlit as st
 
 from glm_backend.services import Services
 from glm_backend.store.values import Conversation, Message
-from ui.chat_actions import ChatActions
+from ui.chat_actions import ChatActions, ListActions
 from ui.chat_head import draw_export
 from ui.frame import attempt, draw_refusal
-from ui.labels import t
+from ui.labels import t, t_or
 from ui.messages import draw_figures, draw_fork, draw_versions
 from ui.pages import CHAT, HISTORY
 from ui.ratings import RatingActions, draw_note, draw_thumbs
 from ui.safe_markdown import plain
+from ui.sidebar import draw_rename
 from ui.times import short_time
 from ui.transcript import draw_bubble, draw_pages
 
@@ -52,7 +53,9 @@ def _draw_facts(conversation: Conversation, messages: Sequence[Message]) -> None
         t("history.count", count=len(messages)),
     ]
     if conversation.source:
-        facts.append(t("history.from", form=t(f"form.{conversation.source.replace('-', '_')}")))
+        source = conversation.source
+        form = plain(t_or(f"form.{source.replace('-', '_')}", source))
+        facts.append(t("history.from", form=form))
     if conversation.forked_from:
         facts.append(t("chat.forked"))
     st.caption(" · ".join(facts))
@@ -72,6 +75,9 @@ def _draw_bar(services: Services, conversation: Conversation, place: str) -> Non
             CHAT, label=t("history.open"), icon=":material/chat:", query_params={"c": its_id}
         )
         draw_export(services, its_id)
+        with st.popover(t("do.rename"), key="reader_rename", icon=":material/edit:"):
+            title = conversation.title or t("chat.untitled")
+            draw_rename(its_id, title, ListActions(services, its_id, place))
         pin = "unpin" if conversation.pinned else "pin"
         archive = "archive" if conversation.archived_at is None else "unarchive"
         for name, icon in ((pin, "keep"), (archive, "inventory_2")):

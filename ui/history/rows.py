@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import re
-
 import streamlit as st
 
 from glm_backend.services import LOCAL_USER, Services
 from glm_backend.store import ConversationFilter, FoundConversations
 from glm_backend.store.values import ConversationRow, Reader
 from ui.history.marks import Marks
-from ui.labels import t
+from ui.labels import t, t_or
 from ui.pages import HISTORY
-from ui.safe_markdown import highlighted, plain
+from ui.safe_markdown import highlighted, plain, words
 from ui.times import short_time
 
 PAGE = 20
-_words = re.compile(r"\w+").findall
 
 
 def find_page(services: Services, reader: Reader, filter: ConversationFilter) -> FoundConversations:
     """The page that is turned to, or the last one where the list has become shorter."""
+    if st.session_state.get("history_paged") != (reader, filter):
+        # Another list begins at its beginning, but for the one that a page comes back to.
+        if "history_paged" in st.session_state:
+            st.session_state["history_page"] = 1
+        st.session_state["history_paged"] = (reader, filter)
     page = int(st.session_state.get("history_page", 1))
     found = _find(services, reader, filter, page)
     last = pages(found.count)
@@ -56,7 +58,7 @@ def _draw_row(row: ConversationRow, filter: ConversationFilter, marks: Marks) ->
     title = row.title or t("chat.untitled")
     with st.container(key=f"history_row_{row.id}", horizontal=True, wrap=False, gap="small"):
         # Screen readers read this as it is: words only, as every other mark would need a backslash.
-        marks.draw(row, t("history.mark", title=" ".join(_words(title))))
+        marks.draw(row, t("history.mark", title=" ".join(words(title))))
         with st.container(gap=None):
             label = f"**{highlighted(title, filter.text)}**"
             # What is in the trash is restored before it is read; others' are listed only.
@@ -77,7 +79,8 @@ def facts(row: ConversationRow) -> str:
     if row.user != LOCAL_USER:
         known.insert(0, plain(row.user))
     known += map(plain, row.models)
-    known += [t(f"quantization.{name}") for name in row.quantizations if name != "none"]
+    precisions = [name for name in row.quantizations if name not in ("none", "", None)]
+    known += [plain(t_or(f"quantization.{name}", name)) for name in precisions]
     if row.pinned:
         known.insert(0, f":material/keep: {t('history.is_pinned')}")
     shown = [f":gray[{' · '.join(known)}]"]

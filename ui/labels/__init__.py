@@ -23,6 +23,11 @@ def t(key: str, /, **fields: object) -> str:
     return text.format(**fields)
 
 
+def t_or(key: str, text: str) -> str:
+    """The text of this key, or `text` where there is none: what is imported has any name."""
+    return t(key) if key in TEXTS["en"] else text
+
+
 def error_text(error: GLMError) -> str:
     """What an error says, in the reader's language."""
     template = zh.ERRORS.get(error.code) if _language() == "zh" else None

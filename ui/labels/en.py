@@ -2,14 +2,24 @@
 
 TEXTS: dict[str, str] = {
     "app.name": "Team chat",
+    "list.and": ", ",
     # --- chat
     "chat.title": "Chat",
     "chat.new": "New chat",
     "chat.untitled": "New chat",
     "chat.all_conversations": "All conversations",
     "chat.new_title": "New title",
-    "chat.menu": "More",
+    "chat.menu": "More for {title}",
     "chat.deleted": "Deleted: {title}",
+    "chat.archived": "Archived: {title}",
+    "chat.search": "Search",
+    "chat.save": "Save",
+    "chat.prompt": "System prompt",
+    "chat.prompt_help": "For this conversation only. Empty takes the one of Settings.",
+    "chat.prompt_own": "This conversation has a system prompt of its own.",
+    "chat.settings_own": "It also came with settings of its own: {names}.",
+    "chat.prompt_clear": "Take those of Settings",
+    "chat.model": "Answers: {name}",
     "chat.undo": "Undo",
     "chat.welcome": "What would you like to know?",
     "chat.placeholder": "Write a message",
@@ -20,6 +30,8 @@ TEXTS: dict[str, str] = {
     "chat.previous_version": "Previous version",
     "chat.next_version": "Next version",
     "chat.edit": "Edit",
+    "chat.answer": "Answer",
+    "chat.copy": "Copy",
     "chat.edit_label": "Your question in other words",
     "chat.resend": "Send",
     "chat.cancel": "Cancel",
@@ -52,6 +64,7 @@ TEXTS: dict[str, str] = {
     "quantization.none": "full precision",
     "quantization.int8": "INT8",
     "quantization.int4": "INT4",
+    "quantization.remote": "another server",
     "status.left_out": "The {count} oldest messages had no room in the model's context and were "
     "left out of this answer.",
     "status.length": "The answer reached its maximum length (Settings).",
@@ -72,7 +85,7 @@ TEXTS: dict[str, str] = {
     "model.english_first": "This small starter model speaks English first. For Chinese, load one "
     "of the ChatGLM models on the Settings page.",
     "model.empty": "No model is loaded. Conversations can be read and exported all the same.",
-    "model.remote": "Answers come from another server: {url}",
+    "model.remote": "Answers come from another server: {host}",
     "model.loading": "Loading {name}: {stage}",
     "model.cancel": "Cancel",
     "model.try_again": "Load the default model",
@@ -86,6 +99,8 @@ TEXTS: dict[str, str] = {
     # --- overview
     "overview.title": "Overview",
     "overview.intro": "Ask a language model that runs on this machine. Conversations stay here.",
+    "overview.intro_remote": "Ask a language model. Conversations are kept on this machine, and "
+    "are sent to another server, which answers.",
     "overview.new_chat": "New chat",
     "overview.model": "Model",
     "overview.recent": "Recent conversations",
@@ -174,6 +189,7 @@ TEXTS: dict[str, str] = {
     "settings.preset_name": "Name",
     "settings.preset_save": "Save these settings under this name",
     "settings.preset_saved": "Preset saved.",
+    "settings.preset_deleted": "Deleted: {name}",
     "settings.model_title": "Model",
     "settings.model": "Model",
     "settings.a_folder": "A folder, or another model of the hub…",
@@ -361,6 +377,7 @@ TEXTS: dict[str, str] = {
     "import.take": "Import {count:,} conversations",
     "import.cancel": "Cancel",
     "import.done": "Done",
+    "import.stop": "Stop",
     "import.again": "What was taken before this is here. Trying again takes the rest, and nothing "
     "twice.",
     "import.try_again": "Try again",
@@ -410,6 +427,10 @@ TEXTS: dict[str, str] = {
 
 #: The same for a `count` of one, where English has another word for it.
 ONE = {
+    "overview.row": "1 message, {changed}",
+    "history.count": "1 message",
+    "settings.answers_end": "One answer is being written or waits. Unloading this model, or "
+    "loading another one, stops it; what there is of it is kept.",
     "sure.delete": "Delete this conversation? It stays in the trash for {days} days.",
     "sure.delete_kept": "Delete this conversation? It stays in the trash.",
     "sure.erase": "Erase this conversation for good, with every message, rating and note in it? "
