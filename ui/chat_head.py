@@ -23,12 +23,13 @@ def draw_head(services: Services, view: ChatView | None) -> None:
             title = view.conversation.title or title
         st.subheader(plain(title), anchor=False, width="stretch")
         if view is not None and view.messages:
-            draw_prompt(services, view.conversation)
             draw_export(services, view.conversation.id, disabled=view.running)
-    with st.empty():
-        facts = [] if view is None else _facts(services, view.conversation)
-        if facts:
-            st.caption(" · ".join(facts))
+    with st.container(key="chat_about", horizontal=True, vertical_alignment="center", gap="small"):
+        if view is not None and view.messages:
+            facts = _facts(services, view.conversation)
+            if facts:
+                st.caption(" · ".join(facts), width="content")
+            draw_prompt(services, view.conversation)
 
 
 def _facts(services: Services, conversation: Conversation) -> list[str]:
@@ -51,7 +52,9 @@ def draw_prompt(services: Services, conversation: Conversation) -> None:
     """
     actions = PromptActions(services, conversation)
     others = sorted(name for name in conversation.settings if name != "system_prompt")
-    with st.popover(t("chat.prompt"), key="chat_prompt", icon=":material/psychology:"):
+    with st.popover(
+        t("chat.prompt"), key="chat_prompt", type="tertiary", icon=":material/psychology:"
+    ):
         st.caption(t("chat.prompt_help"))
         with st.form("chat_prompt_form", border=False):
             st.text_area(

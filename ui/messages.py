@@ -48,7 +48,7 @@ def draw_message(
             _draw_notes(message, view.live)
             if st.session_state.get("copying") == message.id:
                 # As it was written; the box has a button that copies it.
-                st.code(message.content, language=None, wrap_lines=True, height=240)
+                st.code(message.content, language=None, wrap_lines=True)
             with st.container(
                 key=f"foot_{message.id}", horizontal=True, vertical_alignment="center"
             ):
