@@ -130,7 +130,11 @@ def _bars(data: pd.DataFrame, column: str, day: alt.X) -> alt.Chart:
         .mark_bar()
         .encode(
             x=day,
-            y=alt.Y(f"sum({column}):Q", title=None, axis=alt.Axis(format="~s", tickCount=4)),
+            y=alt.Y(
+                f"sum({column}):Q",
+                title=None,
+                axis=alt.Axis(format="~s", tickCount=4, tickMinStep=1),
+            ),
             color=_colour(),
             tooltip=[
                 alt.Tooltip("day:T", title=t("usage.day"), format="%Y-%m-%d"),
@@ -167,7 +171,9 @@ def _rating_bars(data: pd.DataFrame, day: alt.X) -> alt.Chart:
         .mark_bar()
         .encode(
             x=day,
-            y=alt.Y("sum(count):Q", title=None, axis=alt.Axis(tickCount=4)),
+            y=alt.Y(
+                "sum(count):Q", title=None, axis=alt.Axis(format="d", tickCount=4, tickMinStep=1)
+            ),
             color=alt.Color(
                 "rating:N",
                 legend=alt.Legend(orient="top", title=None, padding=0, offset=6),
