@@ -221,8 +221,8 @@ class _Writer:
         ]
 
     def head(self, norm: Tensor, head: _Linear) -> list[Operation]:
-        self.vocabulary = head.laid.rows
         """From the rows whose logits are wanted; the table is the hidden state of all."""
+        self.vocabulary = head.laid.rows
         wanted = (_TABLE, _NUMBERS, _X, self._hidden)
         gather = (gathering.gathered(torch.float32), wanted)
         return [gather, self._normed(norm, head), self._product(head, _WIDE)]

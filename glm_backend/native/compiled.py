@@ -21,8 +21,9 @@ from glm_backend.native.processor import features, processor
 #: What OpenMP calls in each thread: goes through the operations of a program, and waits behind each
 #: for the other threads.
 _REGION = "region"
-#: Where the counts of what is taken begin, behind what else it is given.
-_COUNTS = 3 * 8
+#: What it is given: operations, how many, the step; behind these the counts of what is taken.
+_GIVEN = 3
+_WORD = ctypes.sizeof(ctypes.c_int64)
 
 
 @functools.cache
@@ -97,9 +98,9 @@ def _region() -> int:
         code = Code(module, _REGION, [PTR])
         b, (given,) = code.b, code.arguments
         operations, count, step = (
-            code.load(t, given, 8 * i) for i, t in enumerate((PTR, I64, PTR))
+            code.load(t, given, _WORD * i) for i, t in enumerate((PTR, I64, PTR))
         )
-        counts = code.at(given, _COUNTS)
+        counts = code.at(given, _WORD * _GIVEN)
         thread, threads = (
             b.zext(code.call(name, I32), I64)
             for name in ("omp_get_thread_num", "omp_get_num_threads")
@@ -145,11 +146,11 @@ class Program:
         with several steps at once.
         """
         openmp: Any = _openmp()
-        begin = ctypes.addressof(self._operations) + first * 2 * ctypes.sizeof(ctypes.c_int64)
+        begin = ctypes.addressof(self._operations) + first * 2 * _WORD
         count = (self._length if behind is None else behind) - first
         threads = min(torch.get_num_threads(), MOST_THREADS)
-        counts = 2 * threads * COUNT // ctypes.sizeof(ctypes.c_int64)
-        about = (ctypes.c_int64 * (3 + counts))(begin, count, step.address)
+        counts = 2 * threads * COUNT // _WORD
+        about = (ctypes.c_int64 * (_GIVEN + counts))(begin, count, step.address)
         openmp.GOMP_parallel(_region(), ctypes.addressof(about), threads, 0)
 
 

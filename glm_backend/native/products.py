@@ -51,6 +51,9 @@ _ROWS_AT_ONCE = (4, 2, 1)
 _FETCHING = 8
 #: Bytes that few rows, which wait for memory, ask for ahead: 5 % more of eight bits; of four none.
 _SOON = 2048
+#: Blocks ahead of which few rows ask for a line, of four bits: processors fetch ahead by themselves
+#: within a page of 4 KB, which a block is about, and this begins the next pages. 3 % more.
+_PAGES = 4
 #: Names of LLVM's for where a line is wanted.
 _FIRST_CACHE, _SECOND_CACHE = I32(3), I32(2)
 
@@ -268,6 +271,7 @@ class _Tile(Code):
             waits and rows == _ROWS_AT_ONCE[0],
             waits and rows < _ROWS_AT_ONCE[0],
         )
+        self._begins_pages = not waits and rows < _ROWS_AT_ONCE[0]
         self._places = [(row, vector) for row in range(rows) for vector in range(_VECTORS)]
         self._rows = range(rows)
         self._q, self._scales, self._sums, self._weight = self.arguments[:4]
@@ -283,6 +287,8 @@ class _Tile(Code):
             weight = self.at(self._weight, self.product(block, form.block_bytes))
             if self._many:
                 self._fetch(block)
+            if self._begins_pages:
+                self._ask_for(weight, _PAGES * form.block_bytes, _FIRST_CACHE)
             totals = {place: zeros if form.span else y[place].get() for place in self._places}
             shifts = dict.fromkeys(self._rows, zeros)
             for part in range(per_block):
