@@ -52,7 +52,7 @@ _FETCHING = 8
 #: Bytes that few rows, which wait for memory, ask for ahead: 5 % more of eight bits; of four none.
 _SOON = 2048
 #: Blocks ahead of which few rows ask for a line, of four bits: processors fetch ahead by themselves
-#: within a page of 4 KB, which a block is about, and this begins the next pages. 3 % more.
+#: within a page of 4 KB, which a block is about, and this begins the next pages. 1 to 4 % more.
 _PAGES = 4
 #: Names of LLVM's for where a line is wanted.
 _FIRST_CACHE, _SECOND_CACHE = I32(3), I32(2)
