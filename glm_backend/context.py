@@ -43,7 +43,6 @@ def fit(
     beginning of its answer.
 
     A turn is a question with its answers; turns are kept or left out whole. context: tokens of
-    A turn is a question with its answers; turns are kept or left out whole. context: tokens of
     prompt and answer together, where they shall be fewer than the model could take. reserved:
     of these for the answer, where that is less than it may take.
     Raises ContextOverflow when the system prompt and the question alone are too long.

@@ -150,12 +150,12 @@ def _is_refused(answer: LiveAnswer) -> bool:
 def _own_name() -> str:
     """Names this process so that a later one can see that it has died."""
     born = _born(psutil.Process())
-    return f"{socket.gethostname()}/{os.getpid()}/{born}/{uuid.uuid4().hex[:8]}"
+    return f"{socket.gethostname()}/{os.getpid()}/{born:.2f}/{uuid.uuid4().hex[:8]}"
 
 
-def _born(process: psutil.Process) -> str:
+def _born(process: psutil.Process) -> float:
     """When it began, in seconds since the machine did: a clock that is set changes nothing."""
-    return f"{process.create_time() - psutil.boot_time():.1f}"
+    return process.create_time() - psutil.boot_time()
 
 
 def _is_alive(owner: str) -> bool:
@@ -164,6 +164,6 @@ def _is_alive(owner: str) -> bool:
     if host != socket.gethostname():
         return True
     try:
-        return _born(psutil.Process(int(pid))) == born
+        return abs(_born(psutil.Process(int(pid))) - float(born)) < 1
     except psutil.NoSuchProcess:
         return False

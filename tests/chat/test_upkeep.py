@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
+from glm_backend import recorder
 from glm_backend.chat import ChatService
 from glm_backend.store import ConversationFilter, Store
 from glm_backend.testing import FakeModel
@@ -44,3 +46,13 @@ def test_the_trash_is_emptied_of_what_has_been_in_it_for_long(
     ChatService(store, FakeModel, trash_days=trash_days).close()
     assert store.count_conversations(user, IN_TRASH) == left
     store.close()
+
+
+def test_a_clock_that_is_set_makes_nobody_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = recorder._own_name()
+    assert recorder._is_alive(mine)
+    born, boot = psutil.Process().create_time(), psutil.boot_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: born + 3600)
+    assert not recorder._is_alive(mine)  # another process, with the number of the one before
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600)
+    assert recorder._is_alive(mine)
