@@ -75,7 +75,9 @@ def _draw_bar(services: Services, conversation: Conversation, place: str) -> Non
             CHAT, label=t("history.open"), icon=":material/chat:", query_params={"c": its_id}
         )
         draw_export(services, its_id)
-        with st.popover(t("do.rename"), key="reader_rename", icon=":material/edit:"):
+        with st.popover(
+            t("do.rename"), key="reader_rename", type="tertiary", icon=":material/edit:"
+        ):
             title = conversation.title or t("chat.untitled")
             draw_rename(its_id, title, ListActions(services, its_id, place))
         pin = "unpin" if conversation.pinned else "pin"
