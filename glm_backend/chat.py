@@ -33,6 +33,7 @@ from glm_backend.live_answer import LiveAnswer
 from glm_backend.models.model import Message as PromptMessage
 from glm_backend.readable import readable
 from glm_backend.recorder import Recorder
+from glm_backend.store.messages import require_continuable
 from glm_backend.store.ratings import UNCHANGED, Rating, Unchanged
 from glm_backend.store.store import Store
 from glm_backend.store.values import AnswerParameters, Message
@@ -125,9 +126,8 @@ class ChatService:
         """
         self._settle(conversation_id)
         answer = self._message(user_id, conversation_id, answer_id)
-        if answer.status == "generating":
-            raise AnswerRunning()
-        if not answer.can_be_continued or answer.parent_id is None:
+        require_continuable(answer)
+        if answer.parent_id is None:
             raise AnswerComplete()
         continues = answer_id if answer.beginning else None
         return self._answer(

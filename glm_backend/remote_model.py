@@ -19,7 +19,7 @@ from glm_backend.completion import CompletionEvent, Text, TokenLogprob
 from glm_backend.engine.request import Failed, Finished, FinishReason, SamplingParams, Usage
 from glm_backend.errors import Phrase, UpstreamError
 from glm_backend.models.model import Message
-from glm_backend.readable import readable
+from glm_backend.readable import paired, readable
 
 _CONNECT_TIMEOUT_S = 10.0
 #: The longest silence between two pieces; a long prompt on a busy server is silent for a while.
@@ -188,8 +188,7 @@ class RemoteCompletion:
         # Half a character may come with one piece, and the other half with the next.
         said = self._half + thought + text
         self._half = said[-1:] if "\ud800" <= said[-1:] <= "\udbff" else ""
-        whole = said.removesuffix(self._half) if self._half else said
-        return whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return paired(said.removesuffix(self._half))
 
     def _usage(self) -> Usage:
         first = self._first_s

@@ -11,7 +11,7 @@ from glm_backend.services import Services
 from ui.chat_actions import ChatActions
 from ui.chat_head import draw_head
 from ui.chat_view import ChatView, context_use, read_chat, read_from_memory
-from ui.frame import draw_refusal, open_page, plain_error
+from ui.frame import draw_refusal, open_page, plain_error, saying_errors
 from ui.labels import t
 from ui.messages import Growing, draw_message, follow
 from ui.model_panel import draw_model_panel, is_answering
@@ -176,10 +176,9 @@ def draw_unknown(services: Services, error: GLMError) -> None:
 
 services = open_page()
 conversation_id = st.query_params.get("c")
-try:
-    draw_sidebar(services, conversation_id)
-    draw_chat(services, conversation_id)
-except UnknownConversation as error:
-    draw_unknown(services, error)
-except GLMError as error:
-    st.error(plain_error(error))
+with saying_errors():
+    try:
+        draw_sidebar(services, conversation_id)
+        draw_chat(services, conversation_id)
+    except UnknownConversation as error:
+        draw_unknown(services, error)

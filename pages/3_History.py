@@ -6,7 +6,7 @@ import streamlit as st
 
 from glm_backend.errors import GLMError, UnknownConversation
 from glm_backend.services import Services
-from ui.frame import open_page, plain_error
+from ui.frame import open_page, plain_error, saying_errors
 from ui.history.bar import draw_bar
 from ui.history.changes import draw_changes
 from ui.history.filter import CURRENT, draw_filter
@@ -22,8 +22,10 @@ def draw_list(services: Services) -> None:
     """What is found, what can be done with it, and the way in for more."""
     reader, filter, tags = draw_filter(services)
     busy = draw_changes(services)
-    found = find_page(services, reader, filter)
     marks = Marks(reader, filter)
+    if marks.of_another_list:
+        st.session_state["history_page"] = 1
+    found = find_page(services, reader, filter)
     with st.empty():
         if filter.trash:
             days = services.settings.trash_days
@@ -60,12 +62,11 @@ def draw_unknown(error: GLMError) -> None:
 
 services = open_page()
 conversation_id = st.query_params.get("c")
-try:
-    if conversation_id is None:
-        draw_overview(services)
-    else:
-        draw_reader(services, conversation_id, st.query_params.get("m"))
-except UnknownConversation as error:
-    draw_unknown(error)
-except GLMError as error:
-    st.error(plain_error(error))
+with saying_errors():
+    try:
+        if conversation_id is None:
+            draw_overview(services)
+        else:
+            draw_reader(services, conversation_id, st.query_params.get("m"))
+    except UnknownConversation as error:
+        draw_unknown(error)

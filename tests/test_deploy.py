@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from glm_backend.api.openai import openai_routes
 from glm_backend.api.security import require_loopback
 from glm_backend.services import Services
 from glm_backend.settings import field_names
+from tests.browser.dashboard import free_port
 from tests.fakes import ScriptedModel, fake_services
 from tests.forms.servers import served
 
@@ -49,9 +49,8 @@ def test_what_is_for_this_machine_only_is_refused_behind_the_proxy(
     services: Services, tmp_path: Path
 ) -> None:
     app = Starlette(routes=[openai_routes(lambda: services, guard=require_loopback)])
-    with served(app) as address, socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-        free.close()
+    port = free_port()
+    with served(app) as address:
         site = re.sub(r"^ *(ssl_|auth_).*$", "", PROXY, flags=re.MULTILINE)
         site = site.replace("443 ssl", f"127.0.0.1:{port}")
         site = site.replace("http://127.0.0.1:8501", address)

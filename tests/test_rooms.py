@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "engine": {"native"},
     "models": {"native", "threads"},
     "store": set(),
-    "transfer": {"store"},
+    "transfer": {"readable", "store"},
     "completion": {"engine", "models"},
     "context": {"completion", "engine", "models"},
     "language_model": {"completion", "engine", "models", "settings", "threads"},

@@ -56,9 +56,9 @@ class PromptActions:
         attempt(self._place, self._save, {})
 
     def _save(self, settings: dict[str, object]) -> None:
-        prompt = ChatParameters.from_values(settings).system_prompt if settings else ""
-        kept = {name: value for name, value in settings.items() if name != "system_prompt"}
-        kept |= {"system_prompt": prompt} if prompt else {}
+        kept = settings | {"system_prompt": ChatParameters.from_values(settings).system_prompt}
+        if not kept["system_prompt"]:  # then it has none of its own
+            del kept["system_prompt"]
         store, its_id = self._services.store, self._conversation.id
         store.set_conversation_settings(self._services.user_id, its_id, kept)
         self._services.chat.touch(its_id)

@@ -113,7 +113,7 @@ def _draw_preview(importing: Importing) -> None:
 
 def _draw_taken(importing: Importing, taken: Job[ImportReport]) -> None:
     if not has_ended(taken, t("import.taking")):
-        _draw_button("stop", taken.stop)
+        st.button(t("chat.stop"), key="history_import_stop", on_click=taken.stop)
         return
     if taken.error is not None:
         st.error(plain_error(taken.error))

@@ -73,9 +73,8 @@ def require_loopback(request: Request) -> None:
     """
     peer = request.client.host if request.client else ""
     headers = request.headers
-    if not (_is_loopback(peer) and _is_direct(headers) and _names_this_machine(headers)):
-        raise LoopbackOnly()
-    if _is_of_another_site(headers):
+    near = _is_loopback(peer) and _is_direct(headers) and _names_this_machine(headers)
+    if not near or _is_of_another_site(headers):
         raise LoopbackOnly()
 
 

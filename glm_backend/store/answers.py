@@ -18,7 +18,6 @@ from sqlalchemy import (
 )
 
 from glm_backend.errors import (
-    AnswerComplete,
     AnswerRunning,
     InvalidParameter,
     Phrase,
@@ -32,7 +31,7 @@ from glm_backend.store.conversations import (
     set_title,
     title_from,
 )
-from glm_backend.store.messages import message_in
+from glm_backend.store.messages import message_in, require_continuable
 from glm_backend.store.schema import conversations, is_generating, messages
 from glm_backend.store.search_index import Document, index_of
 from glm_backend.store.usage import add_usage
@@ -101,10 +100,7 @@ class Answers(Room):
                 earlier = message_in(connection, conversation_id, continues)
                 if earlier.parent_id != question_id:
                     raise UnknownMessage(message_id=continues)
-                if earlier.status == "generating":
-                    raise AnswerRunning()
-                if not earlier.can_be_continued:
-                    raise AnswerComplete()
+                require_continuable(earlier)
                 begun = {"content": earlier.beginning, "continues": continues}
             return self._begin(connection, question, answer, owner, **begun)
 
@@ -226,20 +222,26 @@ def _held(connection: Connection, message_ids: Sequence[str]) -> tuple[list[str]
 
 def _enter(connection: Connection, message_ids: Sequence[str]) -> None:
     """From now on these answers, which have ended, are searched and counted."""
-    by_user = _by_user(connection, message_ids)
-    for rows in by_user.values():
-        index_of(connection).add(connection, [_document(row) for row in rows])
-    for user_id, rows in by_user.items():  # behind all others: everybody waits for these rows
-        add_usage(connection, user_id, [row._mapping for row in rows])
+    _account(connection, message_ids, index_of(connection).add, sign=1)
 
 
 def _withdraw(connection: Connection, message_ids: Sequence[str]) -> None:
     """Takes back what `_enter` did; the rows are still those it saw."""
+    _account(connection, message_ids, index_of(connection).remove, sign=-1)
+
+
+def _account(
+    connection: Connection,
+    message_ids: Sequence[str],
+    index: Callable[[Connection, Sequence[Document]], None],
+    *,
+    sign: int,
+) -> None:
     by_user = _by_user(connection, message_ids)
     for rows in by_user.values():
-        index_of(connection).remove(connection, [_document(row) for row in rows])
-    for user_id, rows in by_user.items():
-        add_usage(connection, user_id, [row._mapping for row in rows], sign=-1)
+        index(connection, [_document(row) for row in rows])
+    for user_id, rows in by_user.items():  # behind all others: everybody waits for these rows
+        add_usage(connection, user_id, [row._mapping for row in rows], sign=sign)
 
 
 def _by_user(connection: Connection, message_ids: Sequence[str]) -> dict[str, list[Row[Any]]]:

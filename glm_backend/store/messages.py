@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, literal, select, update
 
-from glm_backend.errors import UnknownMessage
+from glm_backend.errors import AnswerComplete, AnswerRunning, UnknownMessage
 from glm_backend.store.conversations import Room, owned
 from glm_backend.store.schema import conversations, messages
 from glm_backend.store.values import Message
@@ -87,6 +87,14 @@ def message_in(connection: Connection, conversation_id: str, message_id: str) ->
     if row is None:
         raise UnknownMessage(message_id=message_id)
     return message_from(row)
+
+
+def require_continuable(answer: Message) -> None:
+    """Raises AnswerRunning while it is written, AnswerComplete for one that ended by itself."""
+    if answer.status == "generating":
+        raise AnswerRunning()
+    if not answer.can_be_continued:
+        raise AnswerComplete()
 
 
 def message_from(row: Sequence[Any]) -> Message:

@@ -13,12 +13,12 @@ from typing import BinaryIO
 
 from glm_backend.errors import GLMError, InvalidParameter, Phrase
 from glm_backend.store import Store
+from glm_backend.store.conversations import TITLE_CHARACTERS
 from glm_backend.store.values import ImportedConversation, ImportOutcome
 from glm_backend.transfer.candidates import IMPORT_FORMS, Candidate, Candidates
 from glm_backend.transfer.import_report import Entry, ImportReport
 from glm_backend.transfer.source import Progress
 
-_TITLE_CHARACTERS = 200
 _MOST_NOTES = 20
 _TOLD_EVERY = 1 / 200  # of the file
 
@@ -74,7 +74,7 @@ def _conversations(
 def _entry(candidate: Candidate, outcome: ImportOutcome) -> Entry:
     return Entry(
         position=candidate.position,
-        title=candidate.title[:_TITLE_CHARACTERS],
+        title=candidate.title[:TITLE_CHARACTERS],
         form=candidate.form,
         outcome=outcome.state,
         messages=outcome.messages,

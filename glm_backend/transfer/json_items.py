@@ -37,13 +37,14 @@ _OBJECT = rb"(?<!\n)\{(?:%b|%b)*+\}" % (_SCALARS, _LIST)
 _flat = re.compile(rb"(?:%b|%b|%b)*+" % (_SCALARS, _LIST, _OBJECT)).match
 _string_goes_on = re.compile(rb'(?:[^"\\\n]++|\\[^\n])*+').match
 #: A key with a value that is no list or object, and the comma behind it.
-_MEMBER = rb"""\s*+ " %b [^"\\\n]*+ " \s*+ : \s*+
-              (?: "(?:[^"\\\n]++|\\[^\n])*+" | [\w.+-]++ ) \s*+ ,"""
+_MEMBER = rb'\s*+ " %b [^"\\\n]*+ " \s*+ : \s*+ (?: ' + _STRING + rb" | [\w.+-]++ ) \s*+ ,"
+#: What the elements of a list of turns have, under one of these names.
+_OF_A_TURN = rb'(?:from|value|role|content)"'
 #: A list of conversations, not of turns.
 _own_document = re.compile(
     rb"""\s*+ \{ (?: %b )*+ \s*+ "conversations" \s*+ : \s*+ \[
-    (?= \s*+ (?: \] | \{ (?! (?: %b )*+ \s*+ "(?:from|value|role|content)" ) ) )"""
-    % (_MEMBER % b'(?!conversations")', _MEMBER % b'(?!(?:from|value|role|content)")'),
+    (?= \s*+ (?: \] | \{ (?! (?: %b )*+ \s*+ " %b ) ) )"""
+    % (_MEMBER % b'(?!conversations")', _MEMBER % (b"(?!%b)" % _OF_A_TURN), _OF_A_TURN),
     re.VERBOSE,
 ).match
 _OPEN = b"[{"

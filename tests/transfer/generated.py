@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from glm_backend.readable import storable
 from glm_backend.store.columns import timestamp_text
 
 #: Stretches of characters, each as likely as the others.
@@ -39,6 +40,12 @@ def conversations(chance: random.Random, how_many: int) -> list[dict[str, Any]]:
     return [_conversation(chance, numbers) for _ in range(how_many)]
 
 
+def _tags(chance: random.Random) -> list[str]:
+    """Some that stay different ones when they are kept: halves of pairs become one character."""
+    lines = [_line(chance, 20) for _ in range(chance.randrange(3))]
+    return sorted({storable(line): line for line in lines if line}.values())
+
+
 def _conversation(chance: random.Random, numbers: Iterator[int]) -> dict[str, Any]:
     messages: list[dict[str, Any]] = []
     for _ in range(chance.choice((0, 1, 2, 4, 9))):
@@ -50,7 +57,7 @@ def _conversation(chance: random.Random, numbers: Iterator[int]) -> dict[str, An
         "user": "local",
         "created_at": _time(chance),
         "updated_at": _time(chance),
-        "tags": sorted({_line(chance, 20) for _ in range(chance.randrange(3))} - {""}),
+        "tags": _tags(chance),
         "settings": {text(chance): _value(chance, 3) for _ in range(chance.randrange(3))},
         "head_id": chance.choice(ids) if ids else None,
         "pinned": chance.random() < 0.5,

@@ -136,12 +136,18 @@ def test_the_filters_are_still_set_after_reading_one(page: AppTest, ids: list[st
     assert len(_titles(page)) == 10
 
 
-def test_a_shorter_list_is_shown_from_a_page_that_it_has(visit: Visit, services: Services) -> None:
+def _turned_to(number: int, visit: Visit, services: Services) -> AppTest:
+    """A page of the list of 45 conversations, of which 23 begin with "a" and 22 with "b"."""
     for i in range(45):
         services.store.create_conversation(services.user_id, title=f"{'ab'[i % 2]} {i:02}")
     page = visit("HISTORY")
-    page.session_state["history_page"] = 3
+    page.session_state["history_page"] = number
     page.run()
+    return page
+
+
+def test_a_shorter_list_is_shown_from_a_page_that_it_has(visit: Visit, services: Services) -> None:
+    page = _turned_to(3, visit, services)
     assert len(_titles(page)) == 5
     rows = services.store.list_conversations(services.user_id, limit=10)
     services.store.delete(services.user_id, [row.id for row in rows])
@@ -151,11 +157,7 @@ def test_a_shorter_list_is_shown_from_a_page_that_it_has(visit: Visit, services:
 
 
 def test_another_search_begins_at_its_first_page(visit: Visit, services: Services) -> None:
-    for i in range(60):
-        services.store.create_conversation(services.user_id, title=f"{'ab'[i % 2]} {i:02}")
-    page = visit("HISTORY")
-    page.session_state["history_page"] = 2
-    page.run()
+    page = _turned_to(2, visit, services)
     page.text_input(key="history_search").set_value("a ").run()
     assert not page.exception
     assert page.session_state["history_page"] == 1

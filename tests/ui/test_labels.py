@@ -12,6 +12,7 @@ import pytest
 from glm_backend import errors
 from glm_backend.errors import CheckpointDamaged, GLMError, Phrase
 from ui.labels import en, error_text, said, t, zh
+from ui.labels.zh_errors import ERRORS
 from ui.labels.zh_phrases import PHRASES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +42,7 @@ def test_english_says_one_as_one() -> None:
 
 @pytest.mark.parametrize("kind", _kinds(errors.GLMError), ids=lambda kind: kind.__name__)
 def test_every_error_is_said_in_chinese_with_the_same_values(kind: type[GLMError]) -> None:
-    assert _fields(zh.ERRORS[kind.__name__]) == _fields(kind.template)
+    assert _fields(ERRORS[kind.__name__]) == _fields(kind.template)
 
 
 def _phrases() -> set[str]:

@@ -47,6 +47,8 @@ class Marks:
 
     def __init__(self, reader: Reader, filter: ConversationFilter) -> None:
         belongs_to, self._ids = st.session_state.get(_KEY, (None, set()))
+        #: True where another list was shown before.
+        self.of_another_list = belongs_to not in (None, (reader, filter))
         if belongs_to != (reader, filter):
             self._ids = set()
             st.session_state[_KEY] = ((reader, filter), self._ids)

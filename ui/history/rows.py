@@ -18,11 +18,6 @@ PAGE = 20
 
 def find_page(services: Services, reader: Reader, filter: ConversationFilter) -> FoundConversations:
     """The page that is turned to, or the last one where the list has become shorter."""
-    if st.session_state.get("history_paged") != (reader, filter):
-        # Another list begins at its beginning, but for the one that a page comes back to.
-        if "history_paged" in st.session_state:
-            st.session_state["history_page"] = 1
-        st.session_state["history_paged"] = (reader, filter)
     page = int(st.session_state.get("history_page", 1))
     found = _find(services, reader, filter, page)
     last = pages(found.count)

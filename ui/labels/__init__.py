@@ -8,6 +8,7 @@ import streamlit as st
 
 from glm_backend.errors import GLMError, Phrase
 from ui.labels import en, zh
+from ui.labels.zh_errors import ERRORS
 from ui.labels.zh_phrases import PHRASES
 
 TEXTS = {"en": en.TEXTS, "zh": zh.TEXTS}
@@ -30,7 +31,7 @@ def t_or(key: str, text: str) -> str:
 
 def error_text(error: GLMError) -> str:
     """What an error says, in the reader's language."""
-    template = zh.ERRORS.get(error.code) if _language() == "zh" else None
+    template = ERRORS.get(error.code) if _language() == "zh" else None
     return template.format(**_chinese_values(error.details)) if template else str(error)
 
 

@@ -377,7 +377,6 @@ TEXTS: dict[str, str] = {
     "import.take": "Import {count:,} conversations",
     "import.cancel": "Cancel",
     "import.done": "Done",
-    "import.stop": "Stop",
     "import.again": "What was taken before this is here. Trying again takes the rest, and nothing "
     "twice.",
     "import.try_again": "Try again",
