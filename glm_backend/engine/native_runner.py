@@ -62,7 +62,7 @@ class NativeRunner:
 
     @classmethod
     def fits(cls, module: PreTrainedModel) -> bool:
-        """Whether this is a model for it, and a small twin has the module's own numbers."""
+        """Whether this is a model for it, a twin has the module's own numbers, and it is fast."""
         plain = module.device.type == "cpu" and module.dtype is torch.float32
         if not plain or not is_known(module) or not RaggedRunner.takes(module):
             return False
@@ -76,7 +76,7 @@ class NativeRunner:
             return False
         twin = quantised_twin(module, HEAD_STEP, linear[0])
         expected = trial(twin)
-        return gives(cls(twin), _TWIN_DTYPE, expected)
+        return gives(cls(twin), _TWIN_DTYPE, expected) and _is_fastest(linear)
 
     def open(self, slots: int, tokens: int) -> None:
         self._slots = self._places(slots, tokens)
@@ -126,6 +126,13 @@ class NativeRunner:
         if longest > len(self._turns[0]):
             self._turns = _turns(self._module, 2 * longest)
         return Work(self._program, slots, self._turns, *sizes_of(batch))
+
+
+def _is_fastest(linear: Sequence[Any]) -> bool:
+    """Whether our own kernels are for most of the weights, by what was measured on this machine."""
+    sizes: list[int] = [part.in_features * part.out_features for part in linear]
+    ours = sum(n for n, part in zip(sizes, linear, strict=True) if part.weight.native_leads)
+    return 2 * ours > sum(sizes)
 
 
 def _turns(module: PreTrainedModel, positions: int) -> tuple[Tensor, Tensor]:

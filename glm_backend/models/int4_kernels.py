@@ -23,10 +23,13 @@ def int4_kernel(weight: Int4Weight, bias: Tensor | None) -> Kernel | None:
         return CudaInt4(weight, bias) if _suits_cuda(weight.packed) else None
     if weight.packed.device.type != "cpu":
         return None
-    kinds: list[type[Kernel]] = [NativeKernel] if NativeKernel.suits(weight) else []
-    if weight.rows % 16 == 0 and _is_exact(TorchInt4):
-        kinds.append(TorchInt4)
-    return CHOICE.made(kinds, weight, bias)
+    ours: list[type[Kernel]] = [NativeKernel] if NativeKernel.suits(weight) else []
+    return CHOICE.made([*ours, *library_kernels(weight)], weight, bias)
+
+
+def library_kernels(weight: Int4Weight) -> list[type[Kernel]]:
+    """On CPUs, for groups of columns, if it adds up as it should."""
+    return [TorchInt4] if weight.rows % 16 == 0 and _is_exact(TorchInt4) else []
 
 
 def row_int4_kernel(weight: RowInt4Weight, bias: Tensor | None) -> Kernel | None:

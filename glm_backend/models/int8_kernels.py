@@ -29,12 +29,15 @@ def int8_kernel(weight: Int8Weight, bias: Tensor | None) -> Kernel | None:
         return CHOICE.made([CudaInt8, WidenedLinear], weight, bias) if exact else None
     if weight.q.device.type != "cpu":
         return None
+    ours: list[type[Kernel]] = [NativeKernel] if NativeKernel.suits(weight) else []
+    return CHOICE.made([*ours, *library_kernels(weight)], weight, bias)
+
+
+def library_kernels(weight: Int8Weight) -> list[type[Kernel]]:
+    """On CPUs, without those that do not add up as they should."""
     two = weight.exact or weight.uneven  # parts, as these have one scale for a row of activations
     possible = (TwoPartFbgemm, TwoPartOneDnn) if two else (FbgemmInt8, OneDnnInt8)
-    kinds: list[type[Kernel]] = [kind for kind in possible if _is_exact(kind)]
-    return CHOICE.made(
-        [NativeKernel, *kinds] if NativeKernel.suits(weight) else kinds, weight, bias
-    )
+    return [kind for kind in possible if _is_exact(kind)]
 
 
 class FbgemmInt8(Kernel):

@@ -29,6 +29,8 @@ _WEIGHTS = {1: 1.0, 8: 0.25, 64: 0.03}
 #: have a cache of 32 MB for several cores, from which reading weights twice looks free; 48 MB would
 #: tell, but they are taken while a model is loaded, and on an AMD EPYC the choice was the same.
 _WALKED_BYTES = 16 * 2**20
+#: A trial is over a multiple of so many rows, where there are more: kernels ask for whole tiles.
+_WHOLE_ROWS = 64
 _ROUNDS = 5
 #: Of a tiny matrix, whose speed matters to nobody.
 _MOST_COPIES = 50
@@ -55,16 +57,27 @@ class KernelChoice:
     def made(
         self, kinds: Sequence[type[Kernel]], weight: QuantizedWeight, bias: Tensor | None
     ) -> Kernel | None:
-        """A kernel of the kind that is fastest for weights of this form and shape; None of none.
+        """A kernel of the kind that is fastest for weights of this form and shape; None of none."""
+        return self.fastest(kinds, weight)(weight, bias) if kinds else None
 
-        With one kind nothing is measured.
+    def fastest(
+        self, kinds: Sequence[type[Kernel]], weight: QuantizedWeight, lead: float = 1.0
+    ) -> type[Kernel]:
+        """Which of some kinds is, for weights of this form and shape. One alone is not measured.
+
+        lead: how many times as fast as the first another must be to be taken.
         """
-        known = {kind.__name__: kind for kind in kinds}
-        if len(kinds) < 2:
-            return kinds[0](weight, bias) if kinds else None
-        trials = {name: functools.partial(_score, kind, weight) for name, kind in known.items()}
-        shape, device = f"{weight.rows}x{weight.columns}", _device_of(weight)
-        return known[self.quickest(shape, trials, device)](weight, bias)
+        first, *others = kinds
+        if not others:
+            return first
+        leads = {first: lead} | dict.fromkeys(others, 1.0)
+        trials = {
+            kind.__name__: functools.partial(_score, kind, weight, share)
+            for kind, share in leads.items()
+        }
+        what = f"{weight.rows}x{weight.columns}" + (f" lead {lead}" if lead != 1 else "")
+        quickest = self.quickest(what, trials, _device_of(weight))
+        return next(kind for kind in kinds if kind.__name__ == quickest)
 
     def quickest(
         self,
@@ -100,20 +113,21 @@ def _machine(device: torch.device) -> str:
     return f"{_processor()} x{torch.get_num_threads()}, torch {torch.__version__}"
 
 
-def _score(kind: type[Kernel], weight: QuantizedWeight) -> float:
-    """Seconds that a kernel takes, weighted over what it will be asked for.
+def _score(kind: type[Kernel], weight: QuantizedWeight, lead: float) -> float:
+    """Seconds that a kernel takes, weighted over what it will be asked for, less its lead.
 
     A part of a large matrix stands for all of it: it is measured while a model is loaded, when
     memory is short.
     """
     columns = weight.columns
-    rows = min(weight.rows, max(1, _WALKED_BYTES // columns))
+    rows = min(weight.rows, max(1, _WALKED_BYTES // columns // _WHOLE_ROWS) * _WHOLE_ROWS)
     copies = min(max(1, _WALKED_BYTES // (rows * columns)), _MOST_COPIES)
     part = weight.part(slice(rows))
     with torch.inference_mode():
         kernels = [kind(part, None) for _ in range(copies)]
         device = _device_of(weight)
-        return sum(share * _seconds(kernels, n, device) for n, share in _WEIGHTS.items()) / copies
+        seconds = sum(share * _seconds(kernels, n, device) for n, share in _WEIGHTS.items())
+        return seconds / copies / lead
 
 
 def _device_of(weight: QuantizedWeight) -> torch.device:
@@ -143,6 +157,7 @@ def quickest_round(work: Callable[[], None]) -> float:
     return best
 
 
+@functools.cache
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     with contextlib.suppress(OSError):

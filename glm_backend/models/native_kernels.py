@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from glm_backend.models.kernel_choice import CHOICE
 from glm_backend.models.quantization import Int4Weight, Int8Weight, Kernel, QuantizedWeight
 from glm_backend.models.row_quantization import RowInt4Weight
 from glm_backend.native import products, rounding
@@ -32,6 +33,9 @@ _X, _Q, _SCALES, _SUMS, _Y = range(1, 6)
 #: Columns from which on a layer is worth a call of its own. In smaller ones what counts is whether
 #: TorchScript can play the kernel of a recorded pass (engine/recorded_pass.py), which this is not.
 _LARGE_COLUMNS = 2048
+#: How many times as fast a library's kernel must be for a whole pass to be left to it: what is
+#: measured is off by a tenth, and between the products our pass takes less.
+_LEAD = 1.25
 
 
 class NativeKernel(Kernel):
@@ -105,6 +109,17 @@ def has_native(weight: QuantizedWeight) -> bool:
     if isinstance(weight, Int4Weight) and weight.group not in (SMALL_INT4.span, LARGE_INT4.span):
         return False
     return is_possible() and _is_exact(type(weight))
+
+
+def native_leads(weight: QuantizedWeight) -> bool:
+    """Whether a whole pass of our own kernels is the fastest for a model of such weights.
+
+    Small layers are not measured: what they take is mostly calls, and of these it has none.
+    """
+    others = weight.library_kernels()
+    if weight.columns < _LARGE_COLUMNS or not others:
+        return True
+    return CHOICE.fastest([NativeKernel, *others], weight, _LEAD) is NativeKernel
 
 
 @functools.cache

@@ -67,9 +67,18 @@ class QuantizedWeight(Protocol):
         """What multiplies by it fastest on its device; None where nothing beats widening it."""
         ...
 
+    def library_kernels(self) -> list[type[Kernel]]:
+        """What libraries multiply by it with on CPUs, and add up as they should."""
+        ...
+
     @property
     def has_native(self) -> bool:
         """Whether our own kernels multiply by it here."""
+        ...
+
+    @property
+    def native_leads(self) -> bool:
+        """Whether a whole pass of them is the fastest for a model of such weights."""
         ...
 
     def native(self) -> Laid:
@@ -120,6 +129,12 @@ class Native:
         from glm_backend.models.native_kernels import has_native
 
         return has_native(self)
+
+    @property
+    def native_leads(self: QuantizedWeight) -> bool:
+        from glm_backend.models.native_kernels import native_leads
+
+        return native_leads(self)
 
     def native(self: QuantizedWeight) -> Laid:
         from glm_backend.models.native_kernels import laid_out
@@ -173,6 +188,11 @@ class Int8Weight(Native):
         from glm_backend.models.int8_kernels import int8_kernel
 
         return int8_kernel(self, bias)
+
+    def library_kernels(self) -> list[type[Kernel]]:
+        from glm_backend.models.int8_kernels import library_kernels
+
+        return library_kernels(self)
 
     @classmethod
     def like(cls, weight: Tensor) -> Int8Weight:
@@ -244,6 +264,11 @@ class Int4Weight(Native):
         from glm_backend.models.int4_kernels import int4_kernel
 
         return int4_kernel(self, bias)
+
+    def library_kernels(self) -> list[type[Kernel]]:
+        from glm_backend.models.int4_kernels import library_kernels
+
+        return library_kernels(self)
 
     @classmethod
     def like(cls, weight: Tensor) -> Int4Weight:

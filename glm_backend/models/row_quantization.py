@@ -65,6 +65,9 @@ class RowInt4Weight(Native):
 
         return row_int4_kernel(self, bias)
 
+    def library_kernels(self) -> list[type[Kernel]]:
+        return []
+
     @classmethod
     def like(cls, weight: Tensor) -> RowInt4Weight:
         return cls(*quantized_by_rows(weight.half(), 4))

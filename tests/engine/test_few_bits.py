@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,11 @@ from glm_backend.engine.local import LocalEngine
 from glm_backend.engine.native_runner import NativeRunner
 from glm_backend.engine.request import SamplingParams
 from glm_backend.engine.runner import runner_for
+from glm_backend.models import native_kernels
+from glm_backend.models.kernel_choice import KernelChoice
 from glm_backend.models.quantization import (
     Int8Weight,
+    Kernel,
     QuantizedLinear,
     QuantizedWeight,
     quantized_int4,
@@ -236,6 +239,41 @@ def test_our_own_kernels_are_for_every_form(form: Callable[[Tensor], QuantizedWe
     assert type(widened) is LeanRunner
     expected = widened.score(ids)
     assert (runner.score(ids) - expected).norm() < 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize("form", [quantized_int8, quantized_int4, RowInt4Weight.like])
+def test_large_layers_are_measured_and_a_library_that_leads_has_most_of_them(
+    form: Callable[[Tensor], QuantizedWeight], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four matrices of eight are two fifths of the weights; with a large one it is most of them."""
+    asked: list[tuple[int, int, float]] = []
+
+    class Measured(KernelChoice):
+        behind: frozenset[tuple[int, int]] = frozenset()
+
+        def fastest(
+            self, kinds: Sequence[type[Kernel]], weight: QuantizedWeight, lead: float = 1.0
+        ) -> type[Kernel]:
+            asked.append((weight.rows, weight.columns, lead))
+            return kinds[1 if (weight.rows, weight.columns) in self.behind else 0]
+
+    def fits(*behind: tuple[int, int]) -> bool:
+        measured = Measured()
+        measured.behind = frozenset(behind)
+        monkeypatch.setattr(native_kernels, "CHOICE", measured)
+        module = in_few_bits(small("llama", **sizes), form)
+        return NativeRunner.fits(module)
+
+    sizes: dict[str, object] = {"hidden_size": 2048, "num_attention_heads": 4, "head_dim": 64}
+    sizes |= {"num_key_value_heads": 2, "intermediate_size": 128, "num_hidden_layers": 1}
+    sizes["vocab_size"] = 64
+    assert fits((128, 2048))
+    if form == RowInt4Weight.like:  # no library has it
+        assert not asked
+        return
+    assert {(128, 2048, 1.25), (64, 2048, 1.25)} <= set(asked)
+    assert all(columns == 2048 for _, columns, _ in asked)  # small ones are not
+    assert not fits((128, 2048), (256, 2048))
 
 
 def test_a_width_that_is_no_whole_number_of_groups_runs_layer_by_layer() -> None:

@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from glm_backend.models import kernel_choice
 from glm_backend.models.kernel_choice import FILE, KernelChoice
-from glm_backend.models.quantization import Kernel, WidenedLinear, quantized_int8
+from glm_backend.models.quantization import (
+    Kernel,
+    QuantizedWeight,
+    WidenedLinear,
+    quantized_int4,
+    quantized_int8,
+)
 
 
 class Trials(dict[str, object]):
@@ -97,3 +104,39 @@ def test_the_quicker_of_two_kernels_is_made() -> None:
 
     weight = quantized_int8(torch.randn(256, 1024))
     assert type(KernelChoice().made([WidenedLinear, Idle], weight, None)) is Idle
+
+
+@pytest.mark.parametrize(("lead", "taken"), [(1.0, "Second"), (1.2, "Second"), (1.3, "First")])
+def test_the_first_may_be_slower_by_its_lead(
+    lead: float, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class First(WidenedLinear):
+        """Takes 1.25 seconds."""
+
+    class Second(WidenedLinear):
+        """Takes one."""
+
+    def seconds(kernels: list[Kernel], rows: int, device: torch.device) -> float:
+        return 1.25 if type(kernels[0]) is First else 1.0
+
+    monkeypatch.setattr(kernel_choice, "_seconds", seconds)
+    weight = quantized_int8(torch.randn(8, 32))
+    assert KernelChoice().fastest([First, Second], weight, lead).__name__ == taken
+
+
+def test_what_is_measured_is_a_whole_number_of_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's INT4 product takes no other; ChatGLM2's down_proj is 4,096 x 13,696."""
+    tried: list[int] = []
+
+    class First(WidenedLinear):
+        def __init__(self, weight: QuantizedWeight, bias: torch.Tensor | None) -> None:
+            super().__init__(weight, bias)
+            tried.append(weight.rows)
+
+    class Second(First): ...
+
+    monkeypatch.setattr(kernel_choice, "_WALKED_BYTES", 4096 * 100)
+    monkeypatch.setattr(kernel_choice, "_WEIGHTS", {1: 1.0})
+    for rows in (256, 48):
+        KernelChoice().fastest([First, Second], quantized_int4(torch.randn(rows, 4096)))
+    assert set(tried) == {64, 48}
