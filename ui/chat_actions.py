@@ -142,9 +142,17 @@ class ListActions:
         choice = st.session_state.get(f"menu_{conversation_id}")
         st.session_state.pop("put_away", None)
         if choice == "rename":
-            st.session_state["renaming"] = conversation_id
+            self.begin_rename(conversation_id)
         elif choice is not None:
             attempt(self.place, self._put, choice, conversation_id, title)
+
+    @staticmethod
+    def begin_rename(conversation_id: str) -> None:
+        st.session_state["renaming"] = conversation_id
+
+    @staticmethod
+    def is_renaming(conversation_id: str) -> bool:
+        return bool(st.session_state.get("renaming") == conversation_id)
 
     def rename(self, conversation_id: str) -> None:
         title = st.session_state[f"title_{conversation_id}"]

@@ -49,7 +49,7 @@ def _draw_list(services: Services, actions: ListActions, shown_id: str | None) -
 
 def _draw_row(row: ConversationRow, actions: ListActions, *, shown: bool) -> None:
     title = row.title or t("chat.untitled")
-    if st.session_state.get("renaming") == row.id:
+    if actions.is_renaming(row.id):
         draw_rename(row.id, title, actions)
         return
     key = f"conversation_shown_{row.id}" if shown else f"conversation_{row.id}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -94,8 +96,14 @@ def serve(services: Services, host: str, port: int) -> int:
         services.load_default_model()
         args = (services, server, failed)
         threading.Thread(target=_end_when_the_model_fails, args=args, daemon=True).start()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, _heard)
     server.run(sockets=[listening])
     return 1 if failed.is_set() else 0
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    """uvicorn raises a signal again once it has ended by it: what is open is closed first."""
 
 
 def _end_when_the_model_fails(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -163,7 +164,9 @@ def test_bytes_that_are_no_text_end_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.starter
-def test_serve_until_it_is_told_to_stop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGINT])
+def test_serve_until_it_is_told_to_stop(tmp_path: Path, ends: signal.Signals) -> None:
+    """Then it closes the database, which leaves nothing beside it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run(tmp_path, "serve", "--port", str(port))
@@ -187,9 +190,11 @@ def test_serve_until_it_is_told_to_stop(tmp_path: Path) -> None:
             time.sleep(0.2)
         body = {"prompt": "Say hello.", "max_length": 50}
         assert httpx2.post(address, json=body, timeout=60).json()["status"] == 200
+        process.send_signal(ends)
+        assert process.wait(30) == 0
     finally:
-        process.terminate()
-    assert process.wait(30) in (0, -15)
+        process.kill()
+    assert not list(tmp_path.glob("glm.sqlite3-*"))
 
 
 def test_serve_ends_with_1_when_its_model_cannot_be_loaded(tmp_path: Path) -> None:

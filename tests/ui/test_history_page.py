@@ -125,6 +125,20 @@ def test_rated_answers_are_found_by_their_rating(
     assert _titles(page) == ["question 07"]
 
 
+def test_one_that_is_read_gets_another_title_or_keeps_its_own(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    page.query_params["c"] = ids[12]
+    page.run()
+    for button, title in (("Cancel", "question 12"), ("Save", "Budget")):
+        page.button(key="reader_rename").click().run()
+        page.text_input(key=f"title_{ids[12]}").set_value("Budget")
+        next(b for b in page.button if b.label == button).click().run()
+        assert page.subheader[0].value == title
+        assert not [box for box in page.text_input if box.key == f"title_{ids[12]}"]
+    assert services.store.conversation(services.user_id, ids[12]).title == "Budget"
+
+
 def test_the_filters_are_still_set_after_reading_one(page: AppTest, ids: list[str]) -> None:
     page.text_input(key="history_search").set_value("question 1").run()
     page.query_params["c"] = ids[12]

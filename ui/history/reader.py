@@ -63,6 +63,7 @@ def _draw_facts(conversation: Conversation, messages: Sequence[Message]) -> None
 
 def _draw_bar(services: Services, conversation: Conversation, place: str) -> None:
     store, user_id, its_id = services.store, services.user_id, conversation.id
+    titles = ListActions(services, its_id, place)
 
     def put(name: str) -> None:
         attempt(place, getattr(store, name), user_id, [its_id])
@@ -75,11 +76,14 @@ def _draw_bar(services: Services, conversation: Conversation, place: str) -> Non
             CHAT, label=t("history.open"), icon=":material/chat:", query_params={"c": its_id}
         )
         draw_export(services, its_id)
-        with st.popover(
-            t("do.rename"), key="reader_rename", type="tertiary", icon=":material/edit:"
-        ):
-            title = conversation.title or t("chat.untitled")
-            draw_rename(its_id, title, ListActions(services, its_id, place))
+        st.button(
+            t("do.rename"),
+            key="reader_rename",
+            type="tertiary",
+            icon=":material/edit:",
+            on_click=titles.begin_rename,
+            args=(its_id,),
+        )
         pin = "unpin" if conversation.pinned else "pin"
         archive = "archive" if conversation.archived_at is None else "unarchive"
         for name, icon in ((pin, "keep"), (archive, "inventory_2")):
@@ -91,6 +95,8 @@ def _draw_bar(services: Services, conversation: Conversation, place: str) -> Non
                 on_click=put,
                 args=(name,),
             )
+    if titles.is_renaming(its_id):
+        draw_rename(its_id, conversation.title or t("chat.untitled"), titles)
     st.multiselect(
         t("history.tags"),
         sorted({*store.tags_used(user_id), *conversation.tags}),
