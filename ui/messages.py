@@ -15,7 +15,7 @@ from glm_backend.store.values import Message
 from ui.chat_actions import ChatActions
 from ui.chat_view import ChatView
 from ui.frame import plain_error
-from ui.labels import t, t_or
+from ui.labels import kept_error, t, t_or
 from ui.ratings import RatingActions, draw_note, draw_thumbs
 from ui.safe_markdown import clipped, plain, safe_markdown
 
@@ -160,10 +160,9 @@ def _draw_notes(message: Message, live: LiveAnswer | None) -> None:
 
 
 def _why_failed(message: Message, live: LiveAnswer | None) -> str:
-    """In the reader's language while the error is at hand; what is kept of it is English."""
     if live is not None and live.error is not None:
         return plain_error(live.error)
-    return " ".join([t("status.failed"), plain(message.error or "")])
+    return " ".join([t("status.failed"), plain(kept_error(message.error or ""))])
 
 
 def draw_versions(

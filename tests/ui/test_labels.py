@@ -12,6 +12,7 @@ import pytest
 from glm_backend import errors
 from glm_backend.errors import CheckpointDamaged, GLMError, Phrase
 from ui.labels import en, error_text, said, t, zh
+from ui.labels.retold import retold
 from ui.labels.zh_errors import ERRORS
 from ui.labels.zh_phrases import PHRASES
 
@@ -86,3 +87,35 @@ def test_every_text_that_is_asked_for_exists_and_none_is_left_over() -> None:
     for key in literal:
         if key.partition(".")[0] in prefixes:
             assert key in en.TEXTS, key
+
+
+class _Whatever:
+    """A value with a text of its own, whatever its place-holder asks for."""
+
+    def __init__(self, name: str) -> None:
+        self._text = f"/a {name}/"
+
+    def __format__(self, spec: str) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+_KEPT = [(kind.template, ERRORS[kind.__name__]) for kind in _kinds(errors.GLMError)]
+
+
+@pytest.mark.parametrize(("english", "chinese"), [*_KEPT, *PHRASES.items()])
+def test_what_was_kept_in_english_is_told_in_chinese(english: str, chinese: str) -> None:
+    values = {name: _Whatever(name) for name in _fields(english)}
+    assert retold(english.format(**values)) == chinese.format(**values)
+
+
+def test_a_phrase_inside_an_error_is_told_too_and_what_is_not_known_stays() -> None:
+    damaged = CheckpointDamaged(
+        file="a {b}.json", reason=Phrase("num_hidden_layers is {layers!r}", layers="many")
+    )
+    expected = "a {b}.json：num_hidden_layers 的值为 'many'。请删除该文件并重新获取。"
+    assert retold(str(damaged)) == expected
+    for text in ("", ": is . " * 140, "a" * 5000, "what another server said", "答案", "a {b} c"):
+        assert retold(text) == text

@@ -8,6 +8,7 @@ import streamlit as st
 
 from glm_backend.errors import GLMError, Phrase
 from ui.labels import en, zh
+from ui.labels.retold import retold
 from ui.labels.zh_errors import ERRORS
 from ui.labels.zh_phrases import PHRASES
 
@@ -33,6 +34,11 @@ def error_text(error: GLMError) -> str:
     """What an error says, in the reader's language."""
     template = ERRORS.get(error.code) if _language() == "zh" else None
     return template.format(**_chinese_values(error.details)) if template else str(error)
+
+
+def kept_error(text: str) -> str:
+    """What an error said that was kept as English text, in the reader's language."""
+    return retold(text) if _language() == "zh" else text
 
 
 def said(text: str) -> str:
