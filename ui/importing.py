@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, cast
 
 import pandas as pd
@@ -45,6 +45,14 @@ class Importing:
     def take(self) -> None:
         """Begins to write it to the store."""
         self.taken = self._job(dry_run=False)
+        begun()[self._services.user_id] = self
+
+    def forget(self) -> None:
+        """Its report was read, or it is not wanted."""
+        self.preview.stop()
+        st.session_state.pop(_KEY, None)
+        if begun().get(self._services.user_id) is self:
+            del begun()[self._services.user_id]
 
     def _job(self, *, dry_run: bool) -> Job[ImportReport]:
         def read(report: Progress) -> ImportReport:
@@ -54,9 +62,18 @@ class Importing:
         return Job(read, self.name)
 
 
+@st.cache_resource(show_spinner=False)
+def begun() -> dict[str, Importing]:
+    """The import that each user began last, until its report was read.
+
+    It goes on when its tab is closed or reloaded, and is found here again.
+    """
+    return {}
+
+
 def draw_import(services: Services, *, expanded: bool) -> None:
     """The upload, or how far the file is that was uploaded."""
-    importing: Importing | None = st.session_state.get(_KEY)
+    importing: Importing | None = st.session_state.get(_KEY) or begun().get(services.user_id)
     with st.expander(
         t("import.title"),
         expanded=expanded or importing is not None,
@@ -97,7 +114,7 @@ def _draw_preview(importing: Importing) -> None:
     name = plain(importing.name)
     st.markdown(t("import.preview_of", name=name, size=file_size(importing.size_bytes)))
     if not has_ended(importing.preview, t("import.looking")):
-        _draw_button("cancel", _forget)
+        _draw_button("cancel", importing.forget)
         return
     if importing.preview.error is not None:
         st.error(plain_error(importing.preview.error))
@@ -108,7 +125,7 @@ def _draw_preview(importing: Importing) -> None:
         if report is not None and report.counts["imported"]:
             label = t("import.take", count=report.counts["imported"])
             st.button(label, key="history_import_take", type="primary", on_click=importing.take)
-        _draw_button("cancel", _forget)
+        _draw_button("cancel", importing.forget)
 
 
 def _draw_taken(importing: Importing, taken: Job[ImportReport]) -> None:
@@ -121,17 +138,11 @@ def _draw_taken(importing: Importing, taken: Job[ImportReport]) -> None:
         st.button(t("import.try_again"), key="history_import_take", on_click=importing.take)
     if taken.result is not None:
         _draw_report(taken.result)
-    _draw_button("done", _forget)
+    _draw_button("done", importing.forget)
 
 
-def _draw_button(name: str, on_click: object) -> None:
-    st.button(t(f"import.{name}"), key=f"history_import_{name}", on_click=on_click)  # type: ignore[arg-type]
-
-
-def _forget() -> None:
-    importing: Importing | None = st.session_state.pop(_KEY, None)
-    if importing is not None:
-        importing.preview.stop()
+def _draw_button(name: str, on_click: Callable[[], None]) -> None:
+    st.button(t(f"import.{name}"), key=f"history_import_{name}", on_click=on_click)
 
 
 def _draw_report(report: ImportReport) -> None:

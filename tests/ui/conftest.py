@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from glm_backend.services import Services
 from tests.fakes import ScriptedModel, fake_services
-from ui import pages, resources
+from ui import importing, pages, resources
 
 ROOT = Path(__file__).resolve().parents[2]
 _TIMEOUT_S = 60
@@ -22,6 +22,7 @@ def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servic
     opened = fake_services(tmp_path / "data", ScriptedModel())
     monkeypatch.setattr(resources, "open_services", lambda: opened)
     resources.load_services.clear()
+    importing.begun.clear()
     resources.load_services()
     yield opened
     resources.load_services.clear()

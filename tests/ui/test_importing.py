@@ -63,6 +63,19 @@ def test_what_was_looked_through_is_taken_and_twice_adds_nothing(
     assert "history_import_take" not in [button.key for button in page.button]
 
 
+def test_an_import_is_found_again_by_a_tab_that_was_reloaded_until_its_report_was_read(
+    page: AppTest, visit: Visit, services: Services
+) -> None:
+    _upload(page, _GOOD)
+    assert len(visit("HISTORY").file_uploader) == 1  # nothing was begun yet
+    page.button(key="history_import_take").click().run()
+    again = visit("HISTORY")
+    assert "1 conversation with 2 messages was imported" in shown(again)
+    again.button(key="history_import_done").click().run()
+    assert len(again.file_uploader) == 1
+    assert len(visit("HISTORY").file_uploader) == 1
+
+
 def test_the_upload_is_let_go_of_once_it_is_a_file(page: AppTest, services: Services) -> None:
     _upload(page, _GOOD)
     assert len(page.file_uploader) == 0
