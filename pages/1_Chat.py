@@ -8,7 +8,7 @@ import streamlit as st
 
 from glm_backend.errors import GLMError, InvalidParameter, StoreError, UnknownConversation
 from glm_backend.services import Services
-from ui.chat_actions import ChatActions
+from ui.chat_actions import ChatActions, ListActions
 from ui.chat_head import draw_head
 from ui.chat_view import ChatView, context_use, read_chat, read_from_memory
 from ui.frame import draw_refusal, open_page, plain_error, saying_errors
@@ -35,8 +35,6 @@ def draw_chat(services: Services, conversation_id: str | None) -> None:
         view = read_view(services, conversation_id, last=shown)
     draw_head(services, view)
     with st.empty():
-        draw_refusal(actions.place)
-    with st.empty():
         if view is not None and view.away is not None:
             st.warning(t("chat.away", reason=plain_error(view.away)))
     # A placeholder, so that the welcome is gone as soon as there is something to read.
@@ -44,9 +42,6 @@ def draw_chat(services: Services, conversation_id: str | None) -> None:
     if view is None or not view.messages:
         with top.container(key="welcome"):
             draw_welcome(services, actions)
-    elif not is_answering(services):
-        with top.container(key="no_model"):
-            draw_model_panel(services)
     place = draw_messages(services, view, actions) if view else None
     draw_input(services, view, actions)
     if view is None:
@@ -77,9 +72,9 @@ def draw_messages(services: Services, view: ChatView, actions: ChatActions) -> G
     """The messages; returns the place of the answer that is being written."""
     ratings = RatingActions(services, view.conversation.id, actions.place)
     with st.empty():
-        if view.has_earlier:
+        if view.earlier:
             st.button(
-                t("chat.show_earlier", count=SHOWN),
+                t("chat.show_earlier", count=min(SHOWN, view.earlier)),
                 key="chat_earlier",
                 on_click=actions.show_earlier,
                 args=(SHOWN,),
@@ -106,7 +101,17 @@ def draw_welcome(services: Services, actions: ChatActions) -> None:
 
 
 def draw_input(services: Services, view: ChatView | None, actions: ChatActions) -> None:
-    """The box, Stop beside it while an answer runs, and how full the context is."""
+    """The box, Stop beside it while an answer runs, and how full the context is.
+
+    Above it, where it is in sight wherever one reads, what keeps a question from being answered.
+    """
+    with st.bottom:
+        with st.empty():
+            draw_refusal(actions.place)
+        with st.empty():
+            if view is not None and view.messages and not is_answering(services):
+                with st.container(key="no_model"):
+                    draw_model_panel(services)
     with (
         st.bottom,
         st.container(key="chat_state", horizontal=True, vertical_alignment="center", gap="small"),
@@ -166,10 +171,14 @@ def wait_for_end(view: ChatView) -> None:
             pass
 
 
-def draw_unknown(services: Services, error: GLMError) -> None:
-    """The link leads nowhere; nothing is made for it."""
+def draw_unknown(services: Services, conversation_id: str, error: GLMError) -> None:
+    """The link leads nowhere, or into the trash; nothing is made for it."""
     st.warning(plain_error(error))
+    actions = ListActions(services, conversation_id)
+    draw_refusal(actions.place)
     with st.container(horizontal=True):
+        if services.store.is_trashed(services.user_id, conversation_id):
+            st.button(t("do.restore"), key="chat_restore", on_click=actions.restore, type="primary")
         st.page_link(CHAT, label=t("chat.start_new"), icon=":material/edit_square:")
         st.page_link(HISTORY, label=t("chat.all_conversations"), icon=":material/history:")
 
@@ -181,4 +190,4 @@ with saying_errors():
         draw_sidebar(services, conversation_id)
         draw_chat(services, conversation_id)
     except UnknownConversation as error:
-        draw_unknown(services, error)
+        draw_unknown(services, str(conversation_id), error)

@@ -163,6 +163,10 @@ class ListActions:
     def cancel_rename() -> None:
         st.session_state.pop("renaming", None)
 
+    def restore(self) -> None:
+        """Takes the shown conversation out of the trash."""
+        attempt(self.place, self._bring_back, _PUT_AWAY["delete"], self._shown_id)
+
     def undo(self) -> None:
         """Brings back what was put away last."""
         put_away = st.session_state.pop("put_away", None)
@@ -177,6 +181,7 @@ class ListActions:
         if choice == "delete":
             self._services.chat.stop(conversation_id)
         getattr(self._services.store, choice)(self._services.user_id, [conversation_id])
+        self._services.chat.touch(conversation_id)
         if choice in _PUT_AWAY:
             st.session_state["put_away"] = (_PUT_AWAY[choice], conversation_id, title)
         if choice == "delete" and conversation_id == self._shown_id:
@@ -186,6 +191,7 @@ class ListActions:
         store, ids = self._services.store, [conversation_id]
         if kind == _PUT_AWAY["archive"]:
             store.unarchive(self._services.user_id, ids)
-            return
-        store.restore(self._services.user_id, ids)
-        st.query_params["c"] = conversation_id
+        else:
+            store.restore(self._services.user_id, ids)
+            st.query_params["c"] = conversation_id
+        self._services.chat.touch(conversation_id)

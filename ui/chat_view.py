@@ -17,14 +17,14 @@ Children = Mapping[str | None, Sequence[str]]
 class ChatView:
     """One conversation at one moment.
 
-    messages: the last ones of the shown branch. has_earlier: there are more above them. version:
+    messages: the last ones of the shown branch. earlier: how many there are above them. version:
     what `ChatService.version` was before anything was read, so that no change is missed. away: why
     the store could not be read again since.
     """
 
     conversation: Conversation
     messages: list[Message]
-    has_earlier: bool
+    earlier: int
     children: Children
     live: LiveAnswer | None
     version: int
@@ -52,15 +52,25 @@ def read_chat(services: Services, conversation_id: str, *, last: int) -> ChatVie
     version = services.chat.version(conversation_id)
     live = services.chat.live(conversation_id)
     conversation = store.conversation(user_id, conversation_id)
-    path = store.path(user_id, conversation_id, last=last + 1)
+    path = store.path(user_id, conversation_id, last=last)
+    children = store.versions(user_id, conversation_id)
     return ChatView(
         conversation=conversation,
-        messages=[with_live(message, live) for message in path[-last:]],
-        has_earlier=len(path) > last,
-        children=store.versions(user_id, conversation_id),
+        messages=[with_live(message, live) for message in path],
+        earlier=_above(path[0], children) if path else 0,
+        children=children,
         live=live,
         version=version,
     )
+
+
+def _above(message: Message, children: Children) -> int:
+    """How many messages lead to this one."""
+    parents = {child: parent for parent, those in children.items() for child in those}
+    count, above = 0, message.parent_id
+    while above is not None:
+        count, above = count + 1, parents.get(above)
+    return count
 
 
 def read_from_memory(services: Services, last: ChatView, away: StoreError) -> ChatView:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from glm_backend.errors import GLMError
 from glm_backend.services import Services
-from ui.labels import error_text
+from ui.labels import error_text, t
 from ui.resources import load_services
 from ui.safe_markdown import plain
 
@@ -19,10 +19,11 @@ _STYLE = (Path(__file__).parent / "assets" / "dashboard.css").read_text(encoding
 
 
 def draw_frame() -> None:
-    """Style, and the script that tells screen readers the language and reads answers to them."""
-    language = st.session_state["page_language"]
+    """Style, and the script that does in the browser what Streamlit leaves out."""
+    language, newest = st.session_state["page_language"], t("chat.to_newest")
     st.html(
-        f'<style>{_STYLE}</style><span id="page-language" lang="{language}"></span>'
+        f"<style>{_STYLE}</style>"
+        f'<span id="page-language" lang="{language}" data-newest="{newest}"></span>'
         '<script src="/assets/dashboard.js"></script>',
         unsafe_allow_javascript=True,
     )

@@ -21,6 +21,17 @@ from ui.safe_markdown import clipped, plain, safe_markdown
 
 #: Pieces a second that a growing answer is drawn in.
 _HZ = 10
+#: What is told of an answer's settings, and how much of its system prompt.
+_PARAMETERS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "max_new_tokens",
+)
+_PROMPT_SHOWN = 200
 
 
 class Growing(NamedTuple):
@@ -47,8 +58,7 @@ def draw_message(
         with st.container(key=f"below_{message.id}", gap="xsmall"):
             _draw_notes(message, view.live)
             if st.session_state.get("copying") == message.id:
-                # As it was written; the box has a button that copies it.
-                st.code(message.content, language=None, wrap_lines=True)
+                _draw_written(message)
             with st.container(
                 key=f"foot_{message.id}", horizontal=True, vertical_alignment="center"
             ):
@@ -62,9 +72,20 @@ def draw_message(
     return None
 
 
+def _draw_written(message: Message) -> None:
+    """The text as it was written: the script of the page copies it, where the browser lets it,
+    and shows only that it did. Else there is a box with a button that copies."""
+    with st.container(key=f"written_{message.id}", gap="xsmall"):
+        with st.container(key="copied"):
+            st.caption(t("chat.copied"))
+        st.code(message.content, language=None, wrap_lines=True)
+
+
 def shown_text(message: Message) -> str:
     """The text of a message as markdown for st.markdown."""
     text, cut = clipped(message.content)
+    if message.finish_reason == "length":
+        text = text.rstrip("\ufffd")  # the beginning of a character, which Continue completes
     if message.role == "user":
         shown = safe_markdown(text, keep_lines=True)
     elif text or message.status != "generating":
@@ -139,8 +160,19 @@ def figures(message: Message) -> list[str]:
 
 
 def draw_figures(message: Message) -> None:
-    """How an answer was made, in one small line."""
-    st.caption(" · ".join(figures(message)))
+    """How an answer was made, in one small line, and what it was made with."""
+    st.caption(" · ".join(figures(message)), help=_parameters(message))
+
+
+def _parameters(message: Message) -> str | None:
+    """The settings of that moment, a line each; None where none is known."""
+    known = [(name, getattr(message, name)) for name in _PARAMETERS]
+    lines = [f"{t(f'settings.{name}')}: {value:g}" for name, value in known if value is not None]
+    if message.system_prompt:
+        prompt = message.system_prompt[:_PROMPT_SHOWN]
+        more = "…" if len(message.system_prompt) > _PROMPT_SHOWN else ""
+        lines.append(f"{t('settings.system_prompt')}: {plain(prompt)}{more}")
+    return "  \n".join(lines) or None
 
 
 def _draw_notes(message: Message, live: LiveAnswer | None) -> None:

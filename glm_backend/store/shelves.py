@@ -49,6 +49,12 @@ class Shelves(Room):
         change = update(conversations).values(deleted_at=self.now())
         return self._change(user_id, conversation_ids, ~in_trash, change)
 
+    def is_trashed(self, user_id: str, conversation_id: str) -> bool:
+        """Whether it is in the trash."""
+        mine = (_c.id == conversation_id) & (_c.user_id == user_id)
+        with self._database.reading() as connection:
+            return connection.scalar(select(_c.id).where(mine, in_trash)) is not None
+
     def restore(self, user_id: str, conversation_ids: Sequence[str]) -> list[str]:
         """Takes them out of the trash, as they were."""
         change = update(conversations).values(deleted_at=None)

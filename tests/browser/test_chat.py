@@ -212,3 +212,110 @@ def test_the_way_from_the_overview_to_a_new_chat(
     chat = ChatPage(page, dashboard.url)
     chat.ask("hello from the overview").wait_for_end()
     expect(chat.answer).to_contain_text("hello from the overview")
+
+
+# --- what the page's own script does
+
+
+def test_drafts_stay_with_their_conversations(chat: ChatPage) -> None:
+    first = chat.ask("one two").wait_for_end().conversation_id
+    chat.input.fill("for the first")
+    chat.page.get_by_test_id("stSidebarNavLink").filter(has_text="Settings").click()
+    expect(chat.page.get_by_role("heading", name="How answers are made")).to_be_visible()
+    chat.page.go_back()
+    expect(chat.input).to_have_value("for the first")
+    chat.key("chat_new").locator("button").click()
+    expect(chat.input).to_have_value("")
+    expect(chat.input).to_be_focused()
+    second = chat.ask("three four").wait_for_end().conversation_id
+    assert second != first
+    expect(chat.input).to_have_value("")
+    chat.input.fill("for the second")
+    chat.page.locator(f"a[href*='{first}']").first.click()
+    expect(chat.input).to_have_value("for the first")
+    chat.page.reload()
+    expect(chat.input).to_have_value("for the first")
+    chat.ask("for the first").wait_for_end()
+    chat.page.locator(f"a[href*='{second}']").first.click()
+    expect(chat.input).to_have_value("for the second")
+    chat.page.locator(f"a[href*='{first}']").first.click()
+    expect(chat.input).to_have_value("")
+
+
+def test_a_question_and_its_answer_come_into_sight_wherever_one_reads(chat: ChatPage) -> None:
+    chat.ask("say 400 words every 0 ms").wait_for_end()
+    chat.ask("say 400 words every 0 ms").wait_for_end()
+    arrow = chat.page.locator("#to-newest")
+    chat.messages.first.hover()
+    chat.page.mouse.wheel(0, -4000)
+    expect(arrow).to_be_visible()
+    arrow.click()
+    expect(arrow).to_be_hidden()
+    chat.page.mouse.wheel(0, -4000)
+    expect(arrow).to_be_visible()
+    chat.ask("say 20 words every 50 ms")
+    expect(chat.answer).to_be_in_viewport()
+    chat.wait_for_end()
+
+
+def test_a_refusal_is_in_sight_wherever_one_reads(chat: ChatPage) -> None:
+    chat.ask("say 400 words every 0 ms").wait_for_end()
+    chat.ask("say 2000 words every 20 ms")
+    expect(chat.answer).to_contain_text("w3")
+    chat.messages.first.hover()
+    chat.page.mouse.wheel(0, -4000)
+    chat.input.fill("too early")
+    chat.input.press("Enter")
+    expect(chat.page.get_by_text("still being answered")).to_be_in_viewport()
+    chat.stop_button.click()
+    chat.wait_for_end()
+
+
+def test_copy_gives_the_text_as_it_was_written(
+    open_page: Callable[..., Page], dashboard: Dashboard
+) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    chat = ChatPage(page, dashboard.url).open()
+    chat.ask("**bold** and `code`\n\n* a list").wait_for_end()
+    page.evaluate("navigator.clipboard.writeText('something else')")
+    chat.messages.last.get_by_role("button", name="Copy").click()
+    expect(page.get_by_text("Copied.")).to_be_visible()
+    written = page.evaluate("navigator.clipboard.readText()")
+    assert written.startswith("**bold** and `code`\n\n* a list"), written
+    expect(chat.messages.last.get_by_test_id("stCode")).to_be_hidden()
+
+
+def test_where_the_clipboard_is_closed_the_text_is_shown(
+    open_page: Callable[..., Page], dashboard: Dashboard
+) -> None:
+    page = open_page()
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    chat = ChatPage(page, dashboard.url).open()
+    chat.ask("**bold**").wait_for_end()
+    chat.messages.last.get_by_role("button", name="Copy").click()
+    expect(chat.messages.last.get_by_test_id("stCode")).to_be_visible()
+    expect(page.get_by_text("Copied.")).to_be_hidden()
+
+
+def test_what_is_edited_is_typed_at_once_and_sent_by_keys(chat: ChatPage) -> None:
+    chat.ask("one two").wait_for_end()
+    chat.messages.first.get_by_role("button", name="Edit").click()
+    field = chat.messages.first.locator("textarea")
+    expect(field).to_be_focused()
+    chat.page.keyboard.type(" three")
+    chat.page.keyboard.press("Control+Enter")
+    expect(chat.messages.first).to_contain_text("one two three")
+    chat.wait_for_end()
+    expect(chat.messages.first.locator("textarea")).to_have_count(0)
+
+
+def test_one_that_another_tab_deletes_can_be_brought_back(
+    chat: ChatPage, open_page: Callable[..., Page], dashboard: Dashboard
+) -> None:
+    chat.ask("keep me").wait_for_end()
+    other = ChatPage(open_page(), dashboard.url).open(chat.conversation_id)
+    expect(other.messages).to_have_count(2)
+    chat.key(f"menu_{chat.conversation_id}").locator("button").click()
+    chat.page.get_by_role("menuitem", name="Delete").click()
+    other.key("chat_restore").locator("button").click()
+    expect(other.messages).to_have_count(2)

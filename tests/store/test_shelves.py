@@ -80,6 +80,9 @@ def test_the_trash_hides_everything_and_gives_it_back(store: Store, user_id: str
     in_trash = ConversationFilter(trash=True)
     (row,) = store.list_conversations(user_id, limit=10, filter=in_trash)
     assert (row.id, row.deleted_at is not None) == (gone.id, True)
+    stranger = store.ensure_user("stranger")
+    asked = [(user_id, gone.id), (user_id, kept.id), (user_id, "unknown"), (stranger, gone.id)]
+    assert [store.is_trashed(*each) for each in asked] == [True, False, False, False]
     assert store.restore(user_id, [gone.id, kept.id]) == [gone.id]
     assert (store.conversation(user_id, gone.id), store.path(user_id, gone.id)) == before
 

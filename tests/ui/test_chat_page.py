@@ -392,3 +392,16 @@ def test_what_was_archived_in_the_list_comes_back(
     app.button(key="chat_undo").click().run()
     assert services.store.conversation(services.user_id, answered).archived_at is None
     assert "Archived" not in shown(app)
+
+
+def test_an_answer_says_what_it_was_made_with(visit: Visit, services: Services) -> None:
+    stored = {"temperature": 0.25, "top_k": 7, "system_prompt": "Be *brief*. " * 30}
+    services.store.set_user_settings(services.user_id, stored)
+    its_id = services.store.create_conversation(services.user_id).id
+    services.chat.send(services.user_id, its_id, "one two").wait_saved(10)
+    page = visit("CHAT", c=its_id)
+    (told,) = [c.help for c in page.caption if "first token" in c.value]
+    assert "Temperature: 0.25" in told
+    assert "Top-k: 7" in told
+    assert "Be \\*brief\\*\\." in told
+    assert len(told) < 600

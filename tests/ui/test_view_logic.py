@@ -14,7 +14,7 @@ from glm_backend.live_answer import LiveAnswer
 from glm_backend.store.values import Message, Status
 from ui import generation
 from ui.chat_view import context_use, with_live
-from ui.messages import figures
+from ui.messages import figures, shown_text
 from ui.transcript import bubble_text
 from ui.usage import daily
 
@@ -45,6 +45,11 @@ def test_a_message_shows_what_memory_holds_ahead_of_the_database() -> None:
     assert with_live(stored, live).prompt_tokens == 3
     assert with_live(_message("x", id="other"), live).content == "x"
     assert with_live(stored, None) is stored
+
+
+def test_the_beginning_of_a_character_at_the_end_of_a_cut_answer_is_not_shown() -> None:
+    assert shown_text(_message("巴黎\ufffd", finish_reason="length")) == "巴黎"
+    assert shown_text(_message("巴黎\ufffd", finish_reason="stop")) == "巴黎\ufffd"
 
 
 def test_the_context_in_use_comes_from_the_last_answer_that_knows() -> None:
