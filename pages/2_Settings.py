@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from glm_backend.errors import InvalidParameter
@@ -14,7 +16,7 @@ from ui.language import LANGUAGES
 from ui.model_choice import draw_choice, draw_precisions
 from ui.model_panel import draw_model_panel
 from ui.safe_markdown import plain
-from ui.settings_actions import PLACE, GenerationActions
+from ui.settings_actions import ANSWERS, LANGUAGE, PRESETS, GenerationActions, Undo
 
 _STEPS = {
     "temperature": 0.05, "top_p": 0.01, "min_p": 0.01, "typical_p": 0.01,
@@ -26,17 +28,8 @@ def draw_generation(services: Services) -> None:
     """The parameters, each with what it does."""
     actions = GenerationActions(services)
     stored, corrections = generation.readable_values(services.store.user_settings(services.user_id))
-    for correction in corrections:
-        st.warning(
-            t(
-                "settings.corrected",
-                name=t(f"settings.{correction.name}"),
-                stored=plain(str(correction.stored)[:40]),
-                used=correction.used,
-            )
-        )
-    if "settings_temperature" not in st.session_state:
-        actions.fill(stored)
+    draw_corrections(corrections)
+    actions.keep_up(stored)
     st.subheader(t("settings.answers_title"), anchor=False)
     left, right = st.columns(2, gap="large")
     with left:
@@ -63,11 +56,44 @@ def draw_generation(services: Services) -> None:
         height=120,
         persist_state="session",
     )
+    draw_outcome(ANSWERS)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(t("settings.save"), key="settings_save", type="primary", on_click=actions.save)
         st.button(t("settings.reset"), key="settings_reset", on_click=actions.reset)
         if has_changed(actions, stored):
             st.caption(t("settings.unsaved"))
+
+
+def draw_corrections(corrections: Sequence[generation.Correction]) -> None:
+    """Which stored values may not be."""
+    with st.container():  # always, so that nothing below it moves
+        for correction in corrections:
+            st.warning(
+                t(
+                    "settings.corrected",
+                    name=t(f"settings.{correction.name}"),
+                    stored=plain(str(correction.stored)[:40]),
+                    used=correction.used,
+                )
+            )
+
+
+def draw_outcome(place: str) -> None:
+    """Above the buttons of a part: why the last click was refused, or the way back from it."""
+    with st.container():  # always, so that nothing below it moves
+        draw_refusal(place)
+        for what in ("form", "preset"):
+            undo: Undo | None = st.session_state.get(f"undo_{what}")
+            if undo is not None and undo.place == place:
+                with st.container(horizontal=True, vertical_alignment="center"):
+                    st.caption(t(f"undo.{undo.done}", name=plain(undo.name)), width="content")
+                    st.button(
+                        t("chat.undo"),
+                        key=f"settings_undo_{what}",
+                        type="tertiary",
+                        on_click=GenerationActions.undo,
+                        args=(what,),
+                    )
 
 
 def has_original_limits(services: Services) -> bool:
@@ -117,8 +143,8 @@ def draw_presets(services: Services) -> None:
     """Parameters by name."""
     actions = GenerationActions(services)
     names = [preset.name for preset in services.store.presets(services.user_id)]
-    with st.expander(t("settings.presets")):
-        _draw_undo(actions)
+    with st.expander(t("settings.presets"), key="settings_presets"):
+        draw_outcome(PRESETS)
         if names:
             with st.container(horizontal=True, vertical_alignment="bottom"):
                 st.selectbox(t("settings.preset"), names, key="settings_preset")
@@ -137,25 +163,11 @@ def draw_presets(services: Services) -> None:
             )
 
 
-def _draw_undo(actions: GenerationActions) -> None:
-    deleted = st.session_state.get("settings_preset_deleted")
-    with st.empty():
-        if deleted is not None:
-            with st.container(horizontal=True, vertical_alignment="center"):
-                st.caption(t("settings.preset_deleted", name=plain(deleted.name)), width="content")
-                st.button(
-                    t("chat.undo"),
-                    key="settings_preset_undo",
-                    type="tertiary",
-                    on_click=actions.undo_delete,
-                )
-
-
 def draw_model(services: Services) -> None:
     """Which model answers."""
     st.subheader(t("settings.model_title"), anchor=False)
-    draw_model_panel(services, on_settings=True)
     if services.is_remote:
+        draw_model_panel(services, on_settings=True)
         return
     left, right = st.columns(2, gap="large")
     with left:
@@ -168,6 +180,7 @@ def draw_language(services: Services) -> None:
     """The language of the pages, whatever the browser asks for."""
     st.subheader(t("settings.language_title"), anchor=False)
     stored = services.store.user_settings(services.user_id).get("language")
+    draw_outcome(LANGUAGE)
     st.session_state.setdefault("settings_language", stored if stored in LANGUAGES else "auto")
     st.segmented_control(
         t("settings.language"),
@@ -181,7 +194,6 @@ def draw_language(services: Services) -> None:
 
 services = open_page()
 st.title(t("settings.title"), anchor=False)
-draw_refusal(PLACE)
 with saying_errors():
     draw_generation(services)
     draw_presets(services)

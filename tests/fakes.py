@@ -89,6 +89,9 @@ class FakeModels:
     def unload(self) -> None:
         self.present = ModelStatus("empty", version=self.present.version + 1)
 
+    def forget_error(self) -> None:
+        self.present = replace(self.present, error=None)
+
     def close(self) -> None:
         """Nothing to give back."""
 

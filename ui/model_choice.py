@@ -16,17 +16,20 @@ from glm_backend.models.manager import ModelRequest
 from glm_backend.models.model import QUANTIZATIONS, Quantization
 from glm_backend.services import Services
 from glm_backend.store.usage import Speed
-from ui.frame import plain_error
+from ui.frame import draw_refusal, plain_error
 from ui.labels import t
-from ui.settings_actions import FOLDER, ModelActions, takes_chatglm_options
+from ui.model_panel import draw_model_panel
+from ui.settings_actions import FOLDER, MODEL, ModelActions, takes_chatglm_options
 from ui.sizes import memory_size
 
+#: So narrow that none of the four is cut off beside the form at 1280 pixels.
+_WIDTHS_PX = {"precision": 105, "memory": 85, "speed": 110, "answers": 75}
 #: How often it is looked whether answers are being written.
 _LOOK_S = 2.0
 
 
 def draw_choice(services: Services) -> None:
-    """The fields that say what to load, what that needs, and the buttons."""
+    """The fields that say what to load, what that needs, what is loaded, and the buttons."""
     actions = ModelActions(services)
     _prefill(services)
     st.selectbox(
@@ -59,6 +62,14 @@ def draw_choice(services: Services) -> None:
     if takes_chatglm_options(st.session_state["settings_model"]):
         _draw_chatglm_options()
     _draw_estimate(services, actions)
+    # What becomes of a load is shown above the button that begins it: there one looks.
+    draw_model_panel(services, on_settings=True)
+    with st.empty():
+        draw_refusal(MODEL)
+    _draw_buttons(services, actions)
+
+
+def _draw_buttons(services: Services, actions: ModelActions) -> None:
     status = services.models.status()
     with st.container(horizontal=True):
         st.button(t("settings.load"), key="settings_load", type="primary", on_click=actions.load)
@@ -85,15 +96,22 @@ def draw_precisions(services: Services) -> None:
         hide_index=True,
         placeholder="–",
         column_config={
-            "precision": st.column_config.TextColumn(t("settings.quantization")),
-            "memory": st.column_config.NumberColumn(t("settings.memory"), format="%.2f GB"),
+            "precision": st.column_config.TextColumn(
+                t("settings.quantization"), width=_WIDTHS_PX["precision"]
+            ),
+            "memory": st.column_config.NumberColumn(
+                t("settings.memory"), width=_WIDTHS_PX["memory"], format="%.2f GB"
+            ),
             "speed": st.column_config.ProgressColumn(
                 t("settings.speed"),
+                width=_WIDTHS_PX["speed"],
                 format="%.1f",
                 min_value=0,
                 max_value=float(fastest) if fastest > 0 else 1.0,
             ),
-            "answers": st.column_config.NumberColumn(t("settings.answers")),
+            "answers": st.column_config.NumberColumn(
+                t("settings.answers"), width=_WIDTHS_PX["answers"]
+            ),
         },
     )
     st.caption(t("settings.precisions_help"))

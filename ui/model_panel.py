@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from glm_backend.errors import Cancelled
+from glm_backend.errors import Cancelled, GLMError
 from glm_backend.models.chatglm_family import FAMILIES
 from glm_backend.models.manager import ModelFacts, ModelStatus
 from glm_backend.remote_model import host_of
@@ -22,7 +22,8 @@ _IDLE_S = 3.0
 def draw_model_panel(services: Services, *, on_settings: bool = False) -> None:
     """The state of the model, kept up to date while the page is open.
 
-    `on_settings`: the page has the buttons that load a model, so no link to it is needed.
+    `on_settings`: the page has the buttons that load a model, so no link to it is needed. Only
+    there is it told why a model did not take the place of the one that answers.
     """
     if services.is_remote:
         st.info(t("model.remote", host=plain(host_of(services.settings.upstream_url))))
@@ -51,20 +52,23 @@ def _kind(status: ModelStatus) -> tuple[object, ...]:
 
 def _draw_status(services: Services, status: ModelStatus, *, on_settings: bool) -> None:
     if status.model is not None:
-        _draw_facts(status.model)
+        _draw_facts(status.model, on_settings=on_settings)
+    error = None if isinstance(status.error, Cancelled) else status.error
     if status.state == "loading":
         _draw_progress(services, status)
-    elif status.error is not None and not isinstance(status.error, Cancelled):
-        st.error(plain_error(status.error))
-        if not on_settings:
-            _draw_remedies(services)
     elif status.model is None:
-        st.info(t("model.empty"))
-        if not on_settings:
-            _draw_remedies(services)
+        _draw_lack(services, error, on_settings=on_settings)
+    elif error is not None and on_settings:
+        st.error(plain_error(error))
+        st.button(
+            t("model.dismiss"),
+            key="model_dismiss",
+            type="tertiary",
+            on_click=services.models.forget_error,
+        )
 
 
-def _draw_facts(model: ModelFacts) -> None:
+def _draw_facts(model: ModelFacts, *, on_settings: bool) -> None:
     with st.container(key="model_facts", gap="xsmall"):
         st.markdown(t("model.ready", name=plain(model.name)))
         st.caption(
@@ -82,7 +86,8 @@ def _draw_facts(model: ModelFacts) -> None:
             why = plain(said(model.recognised))
             st.caption(t("model.recognised", family=model.family, why=why))
         if model.english_first:
-            st.caption(t("model.english_first"))
+            key = "model.english_first_here" if on_settings else "model.english_first"
+            st.caption(t(key))
 
 
 def _draw_progress(services: Services, status: ModelStatus) -> None:
@@ -93,7 +98,14 @@ def _draw_progress(services: Services, status: ModelStatus) -> None:
     st.button(t("model.cancel"), key="model_cancel", on_click=services.models.cancel)
 
 
-def _draw_remedies(services: Services) -> None:
+def _draw_lack(services: Services, error: GLMError | None, *, on_settings: bool) -> None:
+    """Nothing can answer: why, and what can be done."""
+    if error is not None:
+        st.error(plain_error(error))
+    else:
+        st.info(t("model.empty"))
+    if on_settings:
+        return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             t("model.try_again"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import streamlit as st
 
@@ -16,7 +18,11 @@ from ui import generation
 from ui.frame import attempt
 from ui.labels import t
 
-PLACE = "settings"
+#: The parts of the page, each of which says beside its buttons what was refused there.
+ANSWERS = "settings answers"
+PRESETS = "settings presets"
+MODEL = "settings model"
+LANGUAGE = "settings language"
 #: The choice that stands for a path.
 FOLDER = "folder"
 
@@ -26,20 +32,41 @@ def takes_chatglm_options(choice: str) -> bool:
     return choice == FOLDER or CATALOG[choice].family in FAMILIES
 
 
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The way back from what was done at `place`. name: of the preset that it was done with."""
+
+    place: str
+    done: str
+    bring_back: Callable[[], object]
+    name: str = ""
+
+
 class GenerationActions:
-    """Saving, resetting and naming the generation parameters."""
+    """Saving, resetting and naming the generation parameters.
+
+    The last change of the form and the last one of a preset can each be taken back.
+    """
 
     def __init__(self, services: Services) -> None:
         self._store = services.store
         self._user_id = services.user_id
 
-    def fill(self, values: Mapping[str, object]) -> None:
-        """Puts values into the fields of the form."""
-        for name, value in values.items():
-            shown = value
-            if name == "seed":
-                shown = "" if value is None else str(value)
-            st.session_state[f"settings_{name}"] = shown
+    def keep_up(self, stored: Mapping[str, object]) -> None:
+        """Fills the fields with what is stored, save those in which something else was typed.
+
+        Another tab may have saved since they were filled.
+        """
+        filled = st.session_state.setdefault("settings_filled", {})
+        for name, value in _as_shown(stored).items():
+            key = f"settings_{name}"
+            if name not in filled:
+                st.session_state[key] = value
+            elif st.session_state[key] == filled[name] != value:
+                st.session_state[key] = value
+                st.session_state.pop("undo_form", None)  # it would undo what was saved elsewhere
+            if st.session_state[key] == value:
+                filled[name] = value
 
     def typed(self) -> dict[str, object]:
         """What the form holds now; raises InvalidParameter."""
@@ -48,64 +75,105 @@ class GenerationActions:
         return generation.checked(values)
 
     def save(self) -> None:
-        if attempt(PLACE, self._save):
+        if attempt(ANSWERS, self._save):
             st.toast(t("settings.saved"))
 
     def reset(self) -> None:
-        defaults = {name: generation.DEFAULTS[name] for name in generation.FIELDS}
-        if attempt(PLACE, self._store.set_user_settings, self._user_id, dict.fromkeys(defaults)):
-            self.fill(defaults)
-            st.toast(t("settings.was_reset"))
+        """Stores nothing any longer, so that the defaults hold."""
+        nothing = dict.fromkeys(generation.FIELDS)
+        if attempt(ANSWERS, self._replace, nothing, ANSWERS, "reset"):
+            st.toast(t("settings.saved"))
 
     def save_preset(self) -> None:
-        if attempt(PLACE, self._save_preset):
+        if attempt(PRESETS, self._save_preset):
             st.session_state["settings_preset_name"] = ""
             st.toast(t("settings.preset_saved"))
 
     def apply_preset(self) -> None:
         """Fills the form with a preset and saves it."""
-        if attempt(PLACE, self._apply_preset):
+        if attempt(PRESETS, self._apply_preset):
             st.toast(t("settings.saved"))
 
     def delete_preset(self) -> None:
-        """Which can be taken back until the next one."""
-        attempt(PLACE, self._delete_preset)
+        attempt(PRESETS, self._delete_preset)
 
-    def undo_delete(self) -> None:
-        deleted: Preset = st.session_state.pop("settings_preset_deleted")
-        attempt(PLACE, self._store.save_preset, self._user_id, deleted.name, deleted.values)
+    @staticmethod
+    def undo(what: str) -> None:
+        """Takes back the last change of the "form" or of a "preset"."""
+        undo: Undo | None = st.session_state.get(f"undo_{what}")
+        if undo is not None and attempt(undo.place, undo.bring_back):
+            del st.session_state[f"undo_{what}"]
 
     def set_language(self) -> None:
         chosen = st.session_state["settings_language"]
         value = None if chosen == "auto" else chosen
-        attempt(PLACE, self._store.set_user_settings, self._user_id, {"language": value})
+        attempt(LANGUAGE, self._store.set_user_settings, self._user_id, {"language": value})
 
     def _save(self) -> None:
         self._store.set_user_settings(self._user_id, self.typed())
+        st.session_state["settings_filled"] = {}  # all fields are filled anew
+        st.session_state.pop("undo_form", None)
+
+    def _replace(self, values: Mapping[str, object], place: str, done: str, name: str = "") -> None:
+        """Stores other values than there are and fills the form with them, with a way back."""
+        stored = self._store.user_settings(self._user_id)
+        before = {field: stored.get(field) for field in generation.FIELDS}
+        shown = {field: st.session_state[f"settings_{field}"] for field in generation.FIELDS}
+        filled = st.session_state["settings_filled"]
+        self._store.set_user_settings(self._user_id, values)
+        st.session_state["settings_filled"] = {}
+        bring_back = partial(self._bring_back, before, shown, filled)
+        st.session_state["undo_form"] = Undo(place, done, bring_back, name)
+
+    def _bring_back(
+        self, stored: dict[str, object], shown: dict[str, object], filled: dict[str, object]
+    ) -> None:
+        """What was stored, and the form as it was, also what was not saved in it yet."""
+        self._store.set_user_settings(self._user_id, stored)
+        st.session_state["settings_filled"] = filled
+        for name, value in shown.items():
+            st.session_state[f"settings_{name}"] = value
 
     def _save_preset(self) -> None:
-        name = st.session_state["settings_preset_name"]
+        name = " ".join(st.session_state["settings_preset_name"].split())
+        former = self._named(name)
         self._store.save_preset(self._user_id, name, self.typed())
-        st.session_state["settings_preset"] = " ".join(name.split())
+        st.session_state["settings_preset"] = name
+        self._keep_preset("replaced", former)
 
     def _apply_preset(self) -> None:
-        preset = self._preset()
+        preset = self._chosen()
         values, _ = generation.readable_values(preset.values)
-        self._store.set_user_settings(self._user_id, values)
-        self.fill(values)
+        self._replace(values, PRESETS, "applied", preset.name)
 
     def _delete_preset(self) -> None:
-        preset = self._preset()
+        preset = self._chosen()
         self._store.delete_preset(self._user_id, preset.name)
-        st.session_state["settings_preset_deleted"] = preset
+        self._keep_preset("deleted", preset)
 
-    def _preset(self) -> Preset:
-        """The one that is chosen; another page may have deleted it."""
+    def _keep_preset(self, done: str, former: Preset | None) -> None:
+        """The way back to a preset as it was; there is none where none of this name was."""
+        st.session_state.pop("undo_preset", None)
+        if former is not None:
+            save = partial(self._store.save_preset, self._user_id, former.name, former.values)
+            st.session_state["undo_preset"] = Undo(PRESETS, done, save, former.name)
+
+    def _chosen(self) -> Preset:
+        """Another page may have deleted it."""
         name = st.session_state["settings_preset"]
-        for preset in self._store.presets(self._user_id):
-            if preset.name == name:
-                return preset
-        raise UnknownPreset(name=name)
+        if (preset := self._named(name)) is None:
+            raise UnknownPreset(name=name)
+        return preset
+
+    def _named(self, name: str) -> Preset | None:
+        presets = self._store.presets(self._user_id)
+        return next((preset for preset in presets if preset.name == name), None)
+
+
+def _as_shown(values: Mapping[str, object]) -> dict[str, object]:
+    """The values as the fields of the form hold them: a seed is a text, empty for none."""
+    seed = values["seed"]
+    return {**values, "seed": "" if seed is None else str(seed)}
 
 
 class ModelActions:
@@ -136,7 +204,7 @@ class ModelActions:
         )
 
     def load(self) -> None:
-        attempt(PLACE, lambda: self._models.load(self.request()))
+        attempt(MODEL, lambda: self._models.load(self.request()))
 
     def unload(self) -> None:
-        attempt(PLACE, self._models.unload)
+        attempt(MODEL, self._models.unload)

@@ -182,6 +182,12 @@ class ModelManager(Generic[R]):
             with self._changed:
                 self._show(state="empty", request=None, stage="", fraction=0.0, error=None)
 
+    def forget_error(self) -> None:
+        """Tells no longer why the last load ended early, where the model before it stayed."""
+        with self._changed:
+            if self._status.state == "ready":
+                self._show(error=None)
+
     def close(self) -> None:
         """Lets everything go."""
         self.unload()

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -227,6 +228,21 @@ def test_the_old_model_answers_until_the_new_one_is_known_to_be_good(
         assert status.request == ModelRequest(a)
         assert manager.current() is old
         assert not old.closed
+
+
+def test_why_a_swap_failed_can_be_forgotten_and_why_nothing_answers_cannot(
+    manager: ModelManager[Held], a: str, tmp_path: Path
+) -> None:
+    missing = ModelRequest(str(tmp_path / "nothing"))
+    manager.load(missing)
+    manager.wait(LONG_S)
+    manager.forget_error()
+    assert isinstance(manager.status().error, ModelMissing)
+    before = loaded(manager, a)
+    manager.load(missing)
+    manager.wait(LONG_S)
+    manager.forget_error()
+    assert replace(manager.status(), version=before.version, fraction=1.0) == before
 
 
 def test_a_first_load_that_fails_says_why(manager: ModelManager[Held], tmp_path: Path) -> None:

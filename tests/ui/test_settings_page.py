@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from glm_backend.engine.stats import EngineStats
+from glm_backend.errors import Cancelled, ModelMissing, StoreReadOnly
 from glm_backend.models.manager import ModelRequest
 from glm_backend.services import Services
 from tests.ui.conftest import shown
@@ -196,7 +199,7 @@ def test_a_preset_that_was_deleted_comes_back(page: AppTest, services: Services)
     page.button(key="settings_preset_delete").click().run()
     assert services.store.presets(services.user_id) == []
     assert "Deleted: brief" in shown(page)
-    page.button(key="settings_preset_undo").click().run()
+    page.button(key="settings_undo_preset").click().run()
     (preset,) = services.store.presets(services.user_id)
     assert (preset.name, preset.values) == ("brief", {"system_prompt": "Be brief."})
 
@@ -211,3 +214,174 @@ def test_a_preset_that_another_page_deleted_is_said_to_be_gone(
     page.button(key=f"settings_preset_{do}").click().run()
     assert not page.exception
     assert "no preset named brief" in page.error[0].value
+
+
+def test_what_a_preset_took_the_place_of_comes_back(page: AppTest, services: Services) -> None:
+    """Both what was stored and what was typed since."""
+    services.store.save_preset(services.user_id, "brief", {"system_prompt": "Be brief."})
+    page.text_area(key="settings_system_prompt").set_value("Be kind.").run()
+    page.button(key="settings_save").click().run()
+    page.text_input(key="settings_seed").set_value("7").run()
+    page.button(key="settings_preset_apply").click().run()
+    assert page.text_area(key="settings_system_prompt").value == "Be brief."
+    assert page.text_input(key="settings_seed").value == ""
+    assert "Applied: brief" in shown(page)
+    page.button(key="settings_undo_form").click().run()
+    assert _stored(services)["system_prompt"] == "Be kind."
+    assert page.text_area(key="settings_system_prompt").value == "Be kind."
+    assert page.text_input(key="settings_seed").value == "7"
+    assert "Not saved yet" in shown(page)
+    assert "Applied: brief" not in shown(page)
+
+
+def test_what_the_defaults_took_the_place_of_comes_back(page: AppTest, services: Services) -> None:
+    page.text_area(key="settings_system_prompt").set_value("Be kind.").run()
+    page.button(key="settings_save").click().run()
+    before = _stored(services)
+    page.slider(key="settings_temperature").set_value(1.5).run()
+    page.button(key="settings_reset").click().run()
+    assert page.text_area(key="settings_system_prompt").value == ""
+    assert "Back to the defaults" in shown(page)
+    page.button(key="settings_undo_form").click().run()
+    assert _stored(services) == before
+    assert page.slider(key="settings_temperature").value == 1.5
+    assert page.text_area(key="settings_system_prompt").value == "Be kind."
+
+
+def test_a_default_that_was_typed_comes_back_as_it_was(page: AppTest) -> None:
+    page.slider(key="settings_temperature").set_value(1.5).run()
+    page.button(key="settings_save").click().run()
+    page.slider(key="settings_temperature").set_value(0.8).run()
+    page.button(key="settings_reset").click().run()
+    page.button(key="settings_undo_form").click().run()
+    assert page.slider(key="settings_temperature").value == 0.8
+    assert "Not saved yet" in shown(page)
+
+
+def test_saving_ends_the_way_back(page: AppTest) -> None:
+    page.button(key="settings_reset").click().run()
+    page.button(key="settings_save").click().run()
+    assert "Back to the defaults" not in shown(page)
+
+
+def test_a_preset_that_was_replaced_comes_back(page: AppTest, services: Services) -> None:
+    services.store.save_preset(services.user_id, "brief", {"system_prompt": "Be brief."})
+    page.run()
+    page.text_area(key="settings_system_prompt").set_value("Be kind.")
+    page.text_input(key="settings_preset_name").set_value(" brief ").run()
+    page.button(key="settings_preset_save").click().run()
+    (preset,) = services.store.presets(services.user_id)
+    assert preset.values["system_prompt"] == "Be kind."
+    assert "Replaced: brief" in shown(page)
+    page.button(key="settings_undo_preset").click().run()
+    (preset,) = services.store.presets(services.user_id)
+    assert preset.values == {"system_prompt": "Be brief."}
+    page.text_input(key="settings_preset_name").set_value("another").run()
+    page.button(key="settings_preset_save").click().run()
+    assert "Replaced" not in shown(page)
+
+
+def test_what_another_tab_saved_is_shown_where_nothing_was_typed(
+    page: AppTest, services: Services
+) -> None:
+    page.button(key="settings_reset").click().run()
+    page.slider(key="settings_top_p").set_value(0.5).run()
+    saved = {"temperature": 1.5, "seed": 42, "top_p": 0.9}
+    services.store.set_user_settings(services.user_id, saved)
+    page.run()
+    assert page.slider(key="settings_temperature").value == 1.5
+    assert page.text_input(key="settings_seed").value == "42"
+    assert page.slider(key="settings_top_p").value == 0.5
+    assert "Back to the defaults" not in shown(page), "it would undo what the other tab saved"
+    page.button(key="settings_save").click().run()
+    assert _stored(services).items() >= {"temperature": 1.5, "seed": 42, "top_p": 0.5}.items()
+    services.store.set_user_settings(services.user_id, {"top_p": 0.7, "seed": None})
+    page.run()
+    assert page.slider(key="settings_top_p").value == 0.7
+    assert page.text_input(key="settings_seed").value == ""
+    assert "Not saved yet" not in shown(page)
+
+
+def _order(page: AppTest) -> list[object]:
+    """Keys of the widgets, and types of what else there is, from top to bottom."""
+    return [getattr(node, "key", None) or node.type for node in page.main]
+
+
+def test_each_refusal_is_said_above_its_buttons_and_moves_nothing(
+    page: AppTest, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreReadOnly(database="glm.sqlite3")
+
+    page.selectbox(key="settings_model").set_value("folder").run()
+    page.text_input(key="settings_folder").set_value("").run()
+    page.text_input(key="settings_seed").set_value("one").run()
+    monkeypatch.setattr(services.store, "set_user_settings", away)
+    blocks = page.main.children.keys()
+    for button, above in (
+        ("settings_save", "settings_system_prompt"),
+        ("settings_preset_save", "settings_reset"),
+        ("settings_load", "settings_ptuning"),
+    ):
+        page.button(key=button).click().run()
+        order = _order(page)
+        assert order.count("error") == 1
+        assert order.index(above) < order.index("error") < order.index(button)
+        assert page.main.children.keys() == blocks
+    page.segmented_control(key="settings_language").set_value("zh").run()
+    order = _order(page)
+    assert order.count("error") == 1
+    assert order.index("settings_unload") < order.index("error") < order.index("settings_language")
+
+
+def test_a_corrected_value_moves_nothing(visit: Visit, services: Services) -> None:
+    blocks = visit("SETTINGS").main.children.keys()
+    services.store.set_user_settings(services.user_id, {"temperature": 9})
+    assert visit("SETTINGS").main.children.keys() == blocks
+
+
+def test_a_load_is_followed_above_its_button(page: AppTest, services: Services) -> None:
+    services.models.present = replace(services.models.present, state="loading", stage="reading")
+    order = _order(page.run())
+    assert order.index("settings_device") < order.index("model_cancel")
+    assert order.index("model_cancel") < order.index("settings_load")
+
+
+def test_a_load_that_failed_is_told_on_settings_while_the_old_model_answers(
+    visit: Visit, services: Services
+) -> None:
+    error = ModelMissing(model="mistyped", where="/models", remedy="Check it.")
+    services.models.present = replace(services.models.present, error=error)
+    for other in ("OVERVIEW", "CHAT"):
+        app = visit(other)
+        assert "is ready" in shown(app)
+        assert not app.error
+        assert "model_retry" not in _order(app)
+    page = visit("SETTINGS")
+    assert "mistyped" in page.error[0].value
+    order = _order(page)
+    assert "model_retry" not in order
+    assert order.index("error") < order.index("settings_load")
+    page.button(key="model_dismiss").click().run()
+    assert not page.error
+    assert services.models.status().error is None
+    assert "is ready" in shown(page)
+
+
+def test_a_load_that_was_cancelled_is_no_error(visit: Visit, services: Services) -> None:
+    services.models.present = replace(services.models.present, error=Cancelled(what="loading"))
+    assert not visit("SETTINGS").error
+
+
+@pytest.mark.parametrize(("language", "here"), [("en", "above"), ("zh", "上方")])
+def test_settings_sends_nobody_to_settings(visit: Visit, language: str, here: str) -> None:
+    assert here in shown(visit("SETTINGS", language=language))
+    assert here not in shown(visit("OVERVIEW", language=language))
+
+
+def test_the_columns_of_the_speeds_are_narrow(page: AppTest) -> None:
+    """Wider ones push the last out of sight at 1280 pixels."""
+    columns = json.loads(page.dataframe[0].proto.columns)
+    widths = [column["width"] for column in columns.values() if "width" in column]
+    assert len(widths) == 4
+    assert sum(widths) <= 376

@@ -289,7 +289,6 @@ TEXTS: dict[str, str] = {
     "history.tags": "Tags",
     "history.tag_name": "Tag",
     "history.tag_hint": "Choose or type a tag",
-    "history.keep": "Keep",
     "history.trash_days": "What has been in the trash for {days} days is erased for good "
     "(GLM_TRASH_DAYS). Until then it can be restored; to read a conversation, restore it.",
     "history.trash_kept": "Nothing is erased by itself (GLM_TRASH_DAYS is 0). To read a "
@@ -330,12 +329,17 @@ TEXTS: dict[str, str] = {
     "done.delete": "{count:,} deleted.",
     "done.restore": "{count:,} restored.",
     "done.erase": "{count:,} erased for good.",
+    "sure.pin": "Pin all {count:,} conversations that were found?",
+    "sure.unpin": "Unpin all {count:,} conversations that were found?",
+    "sure.archive": "Archive all {count:,} conversations that were found?",
+    "sure.unarchive": "Take all {count:,} conversations that were found out of the archive?",
+    "sure.tag": "Give the tag “{tag}” to all {count:,} conversations that were found?",
+    "sure.untag": "Take the tag “{tag}” off all {count:,} conversations that were found?",
+    "sure.restore": "Restore all {count:,} conversations that were found?",
     "sure.delete": "Delete {count:,} conversations? They stay in the trash for {days} days.",
     "sure.delete_kept": "Delete {count:,} conversations? They stay in the trash.",
     "sure.erase": "Erase {count:,} conversations for good, with every message, rating and note in "
     "them? This cannot be taken back.",
-    "yes.delete": "Delete",
-    "yes.erase": "Erase for good",
     # --- exports and imports
     "export.title": "Export",
     "export.more": "More forms…",
@@ -437,6 +441,13 @@ ONE = {
     "history.count": "1 message",
     "settings.answers_end": "One answer is being written or waits. Unloading this model, or "
     "loading another one, stops it; what there is of it is kept.",
+    "sure.pin": "Pin the one conversation that was found?",
+    "sure.unpin": "Unpin the one conversation that was found?",
+    "sure.archive": "Archive the one conversation that was found?",
+    "sure.unarchive": "Take the one conversation that was found out of the archive?",
+    "sure.tag": "Give the tag “{tag}” to the one conversation that was found?",
+    "sure.untag": "Take the tag “{tag}” off the one conversation that was found?",
+    "sure.restore": "Restore the one conversation that was found?",
     "sure.delete": "Delete this conversation? It stays in the trash for {days} days.",
     "sure.delete_kept": "Delete this conversation? It stays in the trash.",
     "sure.erase": "Erase this conversation for good, with every message, rating and note in it? "

@@ -268,7 +268,8 @@ PHRASES: dict[str, str] = {
         "它的版本是 {version!r}，而本程序读取版本 {known}",
     "it holds no messages": "其中没有消息",
     "its branches repeat their texts without end": "它的分支无休止地重复同样的文字",
-    "the table is damaged, or no UTF-8 ({error})": "表格已损坏，或不是 UTF-8 编码（{error}）",
+    "line {line} of the table is damaged ({error}), and nothing behind it was read":
+        "表格第 {line} 行已损坏（{error}），其后的内容均未读取",
     "its rows do not stand together; sort them as they were":
         "它的各行没有排在一起；请恢复原来的排序",
     "a row is damaged ({error})": "有一行已损坏（{error}）",
