@@ -53,19 +53,13 @@ def draw_download(
     st.download_button(
         label,
         data=lambda: b"".join(export(services.store, what.reader, form, selection, bom=bom)),
-        file_name=f"{file_name(selection)}.{known.extension}",
+        file_name=known.file_name(selection),
         mime=known.media_type.partition(";")[0],
         key=key,
         on_click="ignore",
         icon=icon,
         disabled=what.count == 0,
     )
-
-
-def file_name(selection: Selection) -> str:
-    """Without an ending."""
-    ids = selection.conversation_ids
-    return f"conversation-{ids[0][:12]}" if ids and len(ids) == 1 else "conversations"
 
 
 def open_export(services: Services, what: Exported) -> None:

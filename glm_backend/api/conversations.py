@@ -105,7 +105,7 @@ def streamed_export(
     """A file as it is made. Raises what `export` raises at once."""
     chunks = export(services.store, user_id, name, selection, bom=bom)
     form = EXPORT_FORMS[name]
-    attached = f'attachment; filename="conversations.{form.extension}"'
+    attached = f'attachment; filename="{form.file_name(selection)}"'
     return _streamed(chunks, form.media_type, {"content-disposition": attached})
 
 

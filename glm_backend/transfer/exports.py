@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from glm_backend.errors import InvalidParameter, Phrase
@@ -33,6 +34,13 @@ class ExportForm:
     media_type: str
     write: Callable[[Source], Iterator[bytes]]
     linear: bool = False
+
+    def file_name(self, selection: Selection) -> str:
+        """Which one or of which day; forms of other programs that end like ours are named, too."""
+        ids = selection.conversation_ids or ()
+        name = f"conversation-{ids[0][:12]}" if len(ids) == 1 else f"conversations-{date.today()}"
+        own = next(form for form in _ALL if form.extension == self.extension)
+        return f"{name}{'' if own is self else f'-{self.name}'}.{self.extension}"
 
 
 _ALL = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -72,7 +73,8 @@ def test_not_ready_while_the_database_is_away(tmp_path: Path) -> None:
 def test_export_as_csv(client: TestClient) -> None:
     answer = client.get("/api/export?format=csv")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    assert answer.headers["content-disposition"] == 'attachment; filename="conversations.csv"'
+    attached = f'attachment; filename="conversations-{date.today()}.csv"'
+    assert answer.headers["content-disposition"] == attached
     table = pd.read_csv(io.BytesIO(answer.content))
     assert list(table["content"]) == ["first", "好的", "second", "好的"]
     marked = client.get("/api/export?format=csv&bom=true").content

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -75,7 +77,7 @@ def test_a_ticket_gives_the_file_wherever_the_browser_is(
         downloads.address(Offer(services.user_id, form, chosen, bom=form == "csv"))
     )
     assert answer.status_code == 200
-    assert f"conversations.{EXPORT_FORMS[form].extension}" in answer.headers["content-disposition"]
+    assert f"{date.today()}" in answer.headers["content-disposition"]
     assert answer.content.startswith(b"\xef\xbb\xbf") == (form == "csv")
     if form == "markdown":
         assert "question 02" in answer.text
@@ -102,3 +104,14 @@ def test_nothing_is_given_without_a_ticket(services: Services) -> None:
     answer = _client(Downloads(), services).get("/download/guessed")
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "DownloadExpired"
+
+
+def test_a_file_is_named_after_what_is_in_it() -> None:
+    names = {
+        name: form.file_name(Selection(("0123456789abcdef",)))
+        for name, form in EXPORT_FORMS.items()
+    }
+    assert len(set(names.values())) == len(EXPORT_FORMS)
+    assert names["json"] == "conversation-0123456789ab.json"
+    assert names["sharegpt"] == "conversation-0123456789ab-sharegpt.json"
+    assert EXPORT_FORMS["csv"].file_name(Selection()) == f"conversations-{date.today()}.csv"
