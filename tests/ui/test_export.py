@@ -77,7 +77,7 @@ def test_a_ticket_gives_the_file_wherever_the_browser_is(
         downloads.address(Offer(services.user_id, form, chosen, bom=form == "csv"))
     )
     assert answer.status_code == 200
-    assert f"{date.today()}" in answer.headers["content-disposition"]
+    assert EXPORT_FORMS[form].file_name(chosen) in answer.headers["content-disposition"]
     assert answer.content.startswith(b"\xef\xbb\xbf") == (form == "csv")
     if form == "markdown":
         assert "question 02" in answer.text
