@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
@@ -19,7 +20,9 @@ def reader_zone() -> tzinfo:
 
 def short_time(moment: datetime) -> str:
     """2026-03-01 14:05, which both languages read."""
-    return moment.astimezone(reader_zone()).strftime("%Y-%m-%d %H:%M")
+    with suppress(OverflowError):  # the first and the last day of the calendar, which a zone leaves
+        moment = moment.astimezone(reader_zone())
+    return moment.strftime("%Y-%m-%d %H:%M")
 
 
 def day_range(first: date, last: date) -> tuple[datetime, datetime]:

@@ -43,6 +43,12 @@ class Database:
         self._writers = Turns(1 if self.is_sqlite else _AT_ONCE)
         self._readers = Turns(_AT_ONCE)
 
+    def take_over(self) -> None:
+        """Changes how the database keeps its files; only for one that was found to be ours."""
+        if self.is_sqlite:
+            with self._translating():
+                sqlite.write_ahead(self._engine)
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A short transaction that sees one state of the database from beginning to end."""

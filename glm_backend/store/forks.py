@@ -27,9 +27,10 @@ class Forks(Room):
     ) -> Conversation:
         """A new conversation with copies of the messages down to this one; nothing else changes.
 
-        The copies have ids of their own and keep texts, figures, ratings and times; `forked_from`
-        names the message. Raises UnknownConversation, UnknownMessage, and AnswerRunning while one
-        of the messages is being written.
+        The copies have ids of their own and keep texts, figures and times; a rating and its comment
+        stay with the answer that they were given to. `forked_from` names the message. Raises
+        UnknownConversation, UnknownMessage, and AnswerRunning while one of the messages is being
+        written.
         """
         now = self.now()
         with self._database.writing() as connection:
@@ -67,6 +68,8 @@ def _copies(path: list[Message], conversation_id: str, ids: list[str]) -> list[M
             parent_id=parent,
             seq=seq,
             branch=1,
+            rating=None,
+            comment=None,
         )
         for seq, (message, new, parent) in enumerate(zip(path, ids, parents, strict=True), 1)
     ]

@@ -21,14 +21,15 @@ from glm_backend.store.values import ImportedConversation, ImportedMessage, Role
 
 _is_id = re.compile(r"[0-9a-f]{32}").fullmatch
 _ROLES, _STATUSES = get_args(Role), get_args(Status)
-_TEXTS = ("model", "quantization", "system_prompt", "finish_reason", "error", "comment")
+#: So long may the name of a model be: what is counted by it stands in an index.
+NAME_CHARACTERS = 200
+_NAMES = ("model", "quantization")
+_TEXTS = ("system_prompt", "finish_reason", "error", "comment")
 _COUNTS = ("top_k", "max_new_tokens", "left_out", "prompt_tokens", "completion_tokens")
-_NUMBERS = (
-    "temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "ttft_ms", "duration_ms",
-    "tokens_per_s",
-)  # fmt: skip
-_BITS = {"seed": 64, **dict.fromkeys(_COUNTS, 32)}
-_LIMITS = {name: 2 ** (bits - 1) for name, bits in _BITS.items()}
+_NUMBERS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty")
+_MEASURED = ("ttft_ms", "duration_ms", "tokens_per_s")
+_MOST_MEASURED = 10**12  # thirty years in milliseconds; sums of such stay far from infinity
+_LARGEST = {"seed": 2**63 - 1, **dict.fromkeys(_COUNTS, 2**31 - 1)}
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _EMPTY_ROW: dict[str, Any] = {column.name: None for column in messages.c}
 
@@ -144,6 +145,14 @@ def _text(name: str, value: object) -> str | None:
     return value
 
 
+def _name(name: str, value: object) -> str | None:
+    text = _text(name, value)
+    if text is not None and len(text) > NAME_CHARACTERS:
+        allowed = Phrase("a text of at most {limit} characters", limit=NAME_CHARACTERS)
+        raise _wrong(name, Phrase("too long"), allowed)
+    return text
+
+
 def _title(value: object) -> str:
     title = _text("title", value)
     return checked_title(title) if title and title.strip() else ""
@@ -162,9 +171,10 @@ def _one_of(name: str, value: object, allowed: Sequence[object]) -> object:
 
 
 def _whole_number(name: str, value: object) -> int:
-    limit = _LIMITS[name]
-    if type(value) is not int or not -limit <= value < limit:
-        raise _wrong(name, value, Phrase("a whole number of {bits} bits", bits=_BITS[name]))
+    most = _LARGEST[name]
+    if type(value) is not int or not 0 <= value <= most:
+        allowed = Phrase("a whole number from {low} to {high}", low=0, high=most)
+        raise _wrong(name, value, allowed)
     return value
 
 
@@ -174,6 +184,14 @@ def _number(name: str, value: object) -> float:
     if type(value) is int and abs(value) <= sys.float_info.max:  # compared without converting it
         return float(value)
     raise _wrong(name, value, Phrase("a finite number"))
+
+
+def _measured(name: str, value: object) -> float:
+    number = _number(name, value)
+    if not 0 <= number <= _MOST_MEASURED:
+        allowed = Phrase("a number from {low} to {high}", low=0, high=_MOST_MEASURED)
+        raise _wrong(name, value, allowed)
+    return number
 
 
 def _stop(name: str, value: object) -> str:
@@ -194,9 +212,11 @@ def _rating(name: str, value: object) -> object:
 
 
 _CHECKS = {
+    **dict.fromkeys(_NAMES, _name),
     **dict.fromkeys(_TEXTS, _text),
-    **dict.fromkeys(_BITS, _whole_number),
+    **dict.fromkeys(_LARGEST, _whole_number),
     **dict.fromkeys(_NUMBERS, _number),
+    **dict.fromkeys(_MEASURED, _measured),
     "stop": _stop,
     "rating": _rating,
     "continues": _id,

@@ -64,11 +64,15 @@ class Imports(Room):
             yield from before.outcomes()
 
     def preview_import(self, user_id: str, given: Iterable[_Given]) -> Iterator[ImportOutcome]:
-        """What `import_conversations` would give now. Writes nothing."""
+        """What `import_conversations` would give now. Writes nothing.
+
+        Holds on to the ids, so that one that comes twice is told as it would be.
+        """
+        before: dict[str, str] = {}
         for portion in _portions(given):
             with self._database.reading() as connection:
                 good = portion.good
-                placed = _placed(connection, user_id, good, look_at_messages=True)
+                placed = _placed(connection, user_id, good, before, look_at_messages=True)
             yield from portion.outcomes(placed)
 
     def _write(self, user_id: str, portion: _Portion) -> _Written:
@@ -101,7 +105,9 @@ class Imports(Room):
         dealt: list[list[ImportOutcome]] = []
         with self._database.writing_behind() as (connection, committed):
             for group in groups[:_MOST_AT_ONCE]:
-                outcomes = _placed(connection, user_id, group, look_at_messages=look_at_messages)
+                outcomes = _placed(
+                    connection, user_id, group, {}, look_at_messages=look_at_messages
+                )
                 pairs = zip(group, outcomes, strict=True)
                 _insert(connection, user_id, [c for c, o in pairs if o.state == "imported"])
                 dealt.append(outcomes)
@@ -191,12 +197,14 @@ def _placed(
     connection: Connection,
     user_id: str,
     group: Sequence[CheckedConversation],
+    before: dict[str, str],
     *,
     look_at_messages: bool,
 ) -> list[ImportOutcome]:
     """What is to happen with each; those to be imported have ids now that nothing else has.
 
-    Whether those of the messages are free is only known if they were looked at.
+    Whether those of the messages are free is only known if they were looked at. before: the ids
+    of those that were placed and not written, by those they came with; these are added to it.
     """
     their_ids = [i for c in group for i in (c.given_id, c.id_for(user_id))]
     columns = (conversations.c.id, conversations.c.user_id, conversations.c.deleted_at)
@@ -211,11 +219,13 @@ def _placed(
     outcomes = []
     for conversation in group:
         outcome = known.get(conversation.given_id) or known.get(conversation.id_for(user_id))
+        if outcome is None and conversation.given_id in before:
+            outcome = ImportOutcome("known", before[conversation.given_id])
         if outcome is None:
             if taken & conversation.ids():
                 conversation.take_other_ids(user_id)
             taken |= conversation.ids()
-            known[conversation.given_id] = ImportOutcome("known", conversation.id)
+            before[conversation.given_id] = conversation.id
             outcome = ImportOutcome("imported", conversation.id, len(conversation.messages))
         outcomes.append(outcome)
     return outcomes

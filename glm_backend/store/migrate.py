@@ -32,8 +32,10 @@ def migrate(database: Database, now: Callable[[], datetime]) -> None:
     Raises StoreTooNew for a revision not known here, StoreDamaged for another program's tables.
     """
     with database.reading() as connection:
-        if revision_of(connection, database.name) == newest_revision():
-            return
+        revision = revision_of(connection, database.name)
+    database.take_over()
+    if revision == newest_revision():
+        return
     with _alembic, database.writing() as connection:
         if not database.is_sqlite:  # another process may be at it: wait until it is done
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_OUR_ADVISORY_LOCK})"))

@@ -55,7 +55,9 @@ class Ratings(Room):
         kind = (messages.c.model, messages.c.quantization)
         with self._database.writing() as connection:
             owned(connection, user_id, conversation_id, lock=True)
-            answer = connection.execute(select(*kept, *kind).where(*here)).one_or_none()
+            # Held, so that it does not end between here and there: then nobody would count it.
+            query = select(*kept, *kind).where(*here).with_for_update(key_share=True)
+            answer = connection.execute(query).one_or_none()
             if answer is None:
                 raise UnknownMessage(message_id=answer_id)
             if answer.role != "assistant":

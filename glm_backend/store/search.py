@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     ColumnElement,
     Connection,
     FromClause,
     Row,
     Select,
     TextClause,
+    cast,
     func,
     literal,
     select,
@@ -29,7 +32,7 @@ from glm_backend.store.schema import (
     users,
 )
 from glm_backend.store.search_index import index_of
-from glm_backend.store.tokens import excerpt, query_tokens, shows
+from glm_backend.store.tokens import excerpt, has_phrases, query_tokens, shows
 from glm_backend.store.values import ConversationRow, Everybody, Reader, Status
 
 _PREVIEW_CHARACTERS = 160
@@ -41,10 +44,11 @@ class ConversationFilter:
     """Which conversations; the default is all of them but those in the trash.
 
     text: its words, or their beginnings, are in the title or together in a message of any branch;
-    Chinese from one character on. since, until: changed at or after, and begun before, these
-    times. model, quantization, status, rating: of one answer in it that has them all. tag: one of
-    its tags. user: the name of whose it is, for those who read everybody's. pinned, archived:
-    None takes both. trash: those in the trash instead of all others.
+    Chinese from one character on. What is between quotation marks stands there as it is. since,
+    until: changed at or after, and begun before, these times. model, quantization, status, rating:
+    of one answer in it that has them all. tag: one of its tags. user: the name of whose it is, for
+    those who read everybody's. pinned, archived: None takes both. trash: those in the trash instead
+    of all others.
     """
 
     text: str = ""
@@ -85,7 +89,7 @@ class Search(Room):
     ) -> FoundConversations:
         """One page of them and their number, of one moment."""
         with self._database.reading() as connection:
-            if not list(_subqueries(connection, filter)):  # both are quick, from the index alone
+            if not _looks_inside(filter):  # both are quick, from the index alone
                 rows = _listed(connection, user_id, limit, offset, filter)
                 return FoundConversations(rows, _counted(connection, user_id, filter))
             # What a text or an answer finds is worth finding once for both.
@@ -134,29 +138,67 @@ def matching(
         conditions.append(c.pinned == filter.pinned)
     if filter.archived is not None:
         conditions.append(_is(c.archived_at, filter.archived))
-    among = [c.id.in_(subquery) for subquery in _subqueries(connection, filter)]
-    if connection.dialect.name != "sqlite":
-        # So it stays a set that is made once. As a join, it is looked up for each conversation
-        # anew where PostgreSQL has no figures of the tables yet, as after an import: for minutes.
-        among = [condition.is_(true()) for condition in among]
-    return [*conditions, *among]
+    inside = _subqueries(connection, user_id, filter)
+    return [*conditions, *(_among(connection, subquery) for subquery in inside)]
+
+
+def _among(connection: Connection, subquery: TextClause | Select[Any]) -> ColumnElement[bool]:
+    among = conversations.c.id.in_(subquery)
+    # So it stays a set that is made once. As a join, it is looked up for each conversation
+    # anew where PostgreSQL has no figures of the tables yet, as after an import: for minutes.
+    return among if connection.dialect.name == "sqlite" else among.is_(true())
 
 
 def _is(time: ColumnElement[Any], there: bool) -> ColumnElement[bool]:
     return time.is_not(None) if there else time.is_(None)
 
 
+def _looks_inside(filter: ConversationFilter) -> bool:
+    """Whether it asks for more than the table of conversations holds."""
+    text = any(query_tokens(filter.text))
+    return text or filter.tag is not None or bool(_of_an_answer(filter))
+
+
 def _subqueries(
-    connection: Connection, filter: ConversationFilter
+    connection: Connection, user_id: Reader, filter: ConversationFilter
 ) -> Iterator[TextClause | Select[Any]]:
     """Sets of ids of conversations; what is looked for is in all of them."""
-    if any(query_tokens(filter.text)):
+    if has_phrases(filter.text):
+        yield _with_phrases(connection, user_id, filter.text)
+    elif any(query_tokens(filter.text)):
         yield index_of(connection).conversations_with(filter.text)
     if filter.tag is not None:
         tagged = conversation_tags.c
         yield select(tagged.conversation_id).where(tagged.tag == filter.tag)
     if of_an_answer := _of_an_answer(filter):
         yield select(messages.c.conversation_id).where(is_answer, *of_an_answer)
+
+
+def _with_phrases(connection: Connection, user_id: Reader, query: str) -> Select[Any]:
+    """Those in which one text shows the query. The index knows the words of a phrase and not their
+    order, so that the texts of what it finds are read."""
+    c, m = conversations.c, messages.c
+    candidates = [_among(connection, index_of(connection).conversations_with(query))]
+    if user_id is not Everybody.EVERYBODY:
+        candidates.append(c.user_id == user_id)
+    titles = select(c.id, c.title).where(*candidates)
+    texts = select(c.id, m.content).join_from(conversations, messages, m.conversation_id == c.id)
+    texts = texts.where(*candidates, m.status != "generating")
+    rows = connection.execute(
+        titles.union_all(texts), execution_options={"yield_per": _TEXTS_AT_ONCE}
+    )
+    found = {its_id for its_id, text in rows if shows(text, query)}
+    return _these(connection, sorted(found))
+
+
+def _these(connection: Connection, ids: Sequence[str]) -> Select[Any]:
+    """However many ids, as one value of a query."""
+    given = literal(json.dumps(ids))
+    if connection.dialect.name == "sqlite":
+        each = func.json_each(given)
+    else:
+        each = func.json_array_elements_text(cast(given, JSON))
+    return select(each.table_valued("value").c.value)
 
 
 def _of_an_answer(filter: ConversationFilter) -> list[ColumnElement[bool]]:

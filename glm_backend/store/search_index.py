@@ -118,13 +118,17 @@ def _match_expression(query: str) -> str:
 
 
 class PostgresIndex:
-    """Rows of tsvectors without positions. A row takes a megabyte, so a text may need several."""
+    """Rows of tsvectors without positions. A row takes a megabyte, so a text may need several.
+
+    These are marked, so that what stands far apart in such a text is found together and no other
+    search takes longer for it.
+    """
 
     def add(self, connection: Connection, documents: Sequence[Document]) -> None:
         rows = [
-            {"conversation_id": d.conversation_id, "seq": d.seq, "tokens": list(tokens(portion))}
+            {"conversation_id": d.conversation_id, "seq": d.seq, "tokens": found}
             for d in documents
-            for portion in _portions(d.text)
+            for found in _rows_of_tokens(d.text)
         ]
         if rows:
             connection.execute(text(_TSVECTOR_ADD), rows)
@@ -138,7 +142,15 @@ class PostgresIndex:
         connection.execute(text(_TSVECTOR_ERASE), {"conversation_id": conversation_id})
 
     def conversations_with(self, query: str) -> TextClause:
-        return text(_TSVECTOR_CONVERSATIONS).bindparams(wanted=_tsquery(query))
+        asked = _tsqueries(query)
+        found = text(_TSVECTOR_CONVERSATIONS).bindparams(wanted=" & ".join(asked))
+        if len(asked) == 1:
+            return found
+        each = {f"wanted_{n}": one for n, one in enumerate(asked)}
+        all_of_them = " AND ".join(_TSVECTOR_HOLDS.format(name=name) for name in each)
+        in_parts = f"{_MARK_QUERY} & ({' | '.join(asked)})"
+        far_apart = f"{_TSVECTOR_CONVERSATIONS} UNION ALL {_TSVECTOR_FAR_APART} {all_of_them}"
+        return text(far_apart).bindparams(wanted=" & ".join(asked), in_parts=in_parts, **each)
 
 
 _TSVECTOR_ADD = """
@@ -152,6 +164,13 @@ _TSVECTOR_ERASE = "DELETE FROM search_index WHERE conversation_id = :conversatio
 _TSVECTOR_CONVERSATIONS = """
     SELECT conversation_id FROM search_index WHERE tokens @@ CAST(:wanted AS tsquery)
 """
+_TSVECTOR_FAR_APART = """
+    SELECT conversation_id FROM search_index WHERE tokens @@ CAST(:in_parts AS tsquery)
+    GROUP BY conversation_id, seq HAVING
+"""
+_TSVECTOR_HOLDS = "bool_or(tokens @@ CAST(:{name} AS tsquery))"
+#: Is in every row of a text that has several. No token of a text holds a space.
+_MARK, _MARK_QUERY = " ", "' '"
 # A character is in two tokens at most, and has four bytes at most; a tsvector takes 1,048,575.
 _PORTION_CHARACTERS = 100_000
 _OVERLAP_CHARACTERS = 200  # what is asked for and stands at the end of one portion is in the next
@@ -164,13 +183,19 @@ def _portions(text: str) -> Iterator[str]:
         yield text[start : start + _PORTION_CHARACTERS]
 
 
-def _tsquery(query: str) -> str:
+def _rows_of_tokens(text: str) -> list[list[str]]:
+    rows = [list(tokens(portion)) for portion in _portions(text)]
+    return rows if len(rows) == 1 else [[*row, _MARK] for row in rows]
+
+
+def _tsqueries(query: str) -> list[str]:
+    """What a message must hold, each as a tsquery."""
     whole, beginnings = query_tokens(query)
     quoted = [
         "'" + token.replace("\\", "\\\\").replace("'", "''") + "'"
         for token in (*whole, *beginnings)
     ]
-    return " & ".join(q + ":*" * (i >= len(whole)) for i, q in enumerate(quoted))
+    return [q + ":*" * (i >= len(whole)) for i, q in enumerate(quoted)]
 
 
 SQLITE = SqliteIndex()

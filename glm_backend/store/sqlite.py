@@ -92,15 +92,24 @@ def _on_connect(connection: DBAPIConnection, _record: object) -> None:
     cursor.execute("PRAGMA secure_delete = ON")
     # Every commit reaches the disk: what was said survives a power loss, not only a kill.
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def write_ahead(engine: Engine) -> None:
+    """Turns the file to a log of its own (WAL), for good: who reads and who writes do not wait.
+
+    One that cannot be written stays as it is.
+    """
+    connection = engine.raw_connection()
     try:
-        _write_ahead(cursor)
+        _write_ahead(connection.cursor())
     finally:
-        cursor.close()
+        connection.close()
 
 
 def _write_ahead(cursor: DBAPICursor) -> None:
     # Two that turn a new file to WAL at the same moment stand in each other's way: SQLite then
-    # tells one of them that it is busy without waiting. A file that cannot be written is read.
+    # tells one of them that it is busy without waiting.
     for tries_left in reversed(range(_WAL_TRIES)):
         try:
             cursor.execute("PRAGMA journal_mode = WAL")

@@ -3,7 +3,8 @@
 A unit is a word, or one character of a script that is written without spaces, or one symbol. A
 token is a unit together with the unit that touches it: "C++ 数据库" gives "c+", "++", "+", "数据",
 "据库", "库". So one rule finds words by their beginning, Chinese from one character on, and code
-as it is written. Knows no database.
+as it is written. What a query has between quotation marks is one phrase: these words, whole and in
+this order. The tokens know only its words, so the text itself must be looked at. Knows no database.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from operator import add
+from typing import NamedTuple
 
 #: Scripts without spaces between words: Thai to Burmese, Khmer, kana and Han, Hangul.
 _UNSPACED = (
@@ -22,6 +24,7 @@ _LONGEST_UNIT = 40  # what is longer (encoded data) is cut into units that touch
 _letter = re.compile(_LETTER)
 _unit = re.compile(rf"{_LETTER}{{1,{_LONGEST_UNIT}}}|\S")
 _MOST_QUERY_TOKENS = 32
+_QUOTES = str.maketrans(dict.fromkeys("“”„「」『』", '"'))
 #: What NFKC makes of the marks in nearly every Chinese text. Without them it has mostly nothing to
 #: do there, and sees that ten times as fast.
 _WIDE_MARKS = tuple(zip("，：；！？（）", ",:;!?()", strict=True))
@@ -55,7 +58,8 @@ def query_tokens(query: str) -> tuple[list[str], list[str]]:
     """
     whole: list[str] = []
     beginnings: list[str] = []
-    for part in normalised(query).split():
+    words, phrases = _asked(query)
+    for part in [*words, *(word for phrase in phrases for word in phrase.split())]:
         *pairs, last = _pairs(part)
         # The last unit is the beginning of its own token, and of the pair that ends with it.
         whole += pairs[:-1]
@@ -63,19 +67,25 @@ def query_tokens(query: str) -> tuple[list[str], list[str]]:
     return whole[:_MOST_QUERY_TOKENS], beginnings[:_MOST_QUERY_TOKENS]
 
 
+def has_phrases(query: str) -> bool:
+    """Whether something in it stands between quotation marks."""
+    return bool(_asked(query).phrases)
+
+
 def shows(text: str, query: str) -> bool:
-    """True when every part of `query` stands somewhere in `text`, from the beginning of a unit."""
+    """True when every word of `query` stands somewhere in `text`, from the beginning of a unit,
+    and every phrase."""
     searched = normalised(text)
-    return all(re.search(_at_a_beginning(p), searched) for p in normalised(query).split())
+    return all(re.search(pattern, searched) for pattern in _patterns(query))
 
 
 def highlights(text: str, query: str) -> list[tuple[int, int]]:
     """Where `text` shows what `query` asks for: (start, end) of characters, in their order."""
-    parts = sorted(set(normalised(query).split()), key=len, reverse=True)
-    if not parts:
+    patterns = _patterns(query)
+    if not patterns:
         return []
     searched, places = _with_places(text)
-    wanted = re.compile("|".join(_at_a_beginning(part) for part in parts))
+    wanted = re.compile("|".join(patterns))
     return [(places[m.start()], places[m.end() - 1] + 1) for m in wanted.finditer(searched)]
 
 
@@ -95,6 +105,34 @@ def normalised(text: str) -> str:
         text = text.replace(wide, narrow)
     # U+180E is no space any more since Unicode 6.3; to SQLite's tokenizer it still is one.
     return unicodedata.normalize("NFKC", text).casefold().replace("\u180e", " ")
+
+
+class _Asked(NamedTuple):
+    """A query: its words, and its phrases with one space between their words."""
+
+    words: list[str]
+    phrases: list[str]
+
+
+def _asked(query: str) -> _Asked:
+    pieces = normalised(query).translate(_QUOTES).split('"')
+    if len(pieces) % 2 == 0:  # the last mark opens nothing, or is yet to be closed
+        pieces[-2:] = [" ".join(pieces[-2:])]
+    words = " ".join(pieces[::2]).split()
+    return _Asked(words, [" ".join(piece.split()) for piece in pieces[1::2] if piece.strip()])
+
+
+def _patterns(query: str) -> list[str]:
+    """What each word and each phrase looks like in a normalised text, the longest first."""
+    words, phrases = _asked(query)
+    patterns = {(word, _at_a_beginning(word)) for word in words}
+    patterns |= {(phrase, _phrase(phrase)) for phrase in phrases}
+    return [pattern for _, pattern in sorted(patterns, key=lambda asked: -len(asked[0]))]
+
+
+def _phrase(phrase: str) -> str:
+    ends = rf"(?!{_LETTER})" if _letter.match(phrase[-1]) else ""
+    return _at_a_beginning(phrase).replace(r"\ ", r"\s+") + ends
 
 
 def _at_a_beginning(part: str) -> str:

@@ -172,7 +172,9 @@ class ImportedMessage(TypedDict):
     """One message to be imported: fields as in Message, of which None may be left out.
 
     ids: 32 hex digits. parent_id: a message that stands before this one, or None. Texts without
-    NUL and lone surrogates, times with a zone, finite numbers, whole numbers of 32 bits (seed: 64).
+    NUL and lone surrogates, of 200 characters at most for model and quantization; times with a
+    zone; finite numbers, from 0 to 10**12 for what was measured; whole numbers from 0 of 31 bits
+    (seed: 63).
     """
 
     id: str

@@ -16,7 +16,7 @@ import orjson
 from glm_backend.errors import ConversationUnreadable, GLMError, InternalError, Phrase
 from glm_backend.store.values import ImportedConversation
 from glm_backend.transfer.chatgpt import is_chatgpt, read_chatgpt
-from glm_backend.transfer.csv_import import BEGINS, read_csv
+from glm_backend.transfer.csv_import import read_csv, recognised
 from glm_backend.transfer.draft import Draft
 from glm_backend.transfer.json_items import Item, JsonItems
 from glm_backend.transfer.librechat import is_librechat, read_librechat
@@ -83,10 +83,9 @@ class Candidates:
 
     def __iter__(self) -> Iterator[Candidate]:
         self._file.seek(0)
-        begins = self._file.read(len(BEGINS) + 3).removeprefix(b"\xef\xbb\xbf")
-        self._file.seek(0)
-        if self._form == "csv" or (self._form == "auto" and begins.startswith(BEGINS)):
-            for position, (title, value) in enumerate(read_csv(self._file), 1):
+        table = recognised(self._file) if self._form in ("auto", "csv") else None
+        if table is not None:
+            for position, (title, value) in enumerate(read_csv(self._file, table), 1):
                 yield self._candidate(Candidate(position, title, "csv"), self._from_table, value)
             return
         for position, item in enumerate(JsonItems(self._file, is_turn), 1):

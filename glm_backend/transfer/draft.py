@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from glm_backend.errors import ConversationUnreadable, Phrase
 from glm_backend.store.conversations import TAG_CHARACTERS, TITLE_CHARACTERS, title_from
+from glm_backend.store.imported import NAME_CHARACTERS
 from glm_backend.store.values import ImportedConversation, ImportedMessage
 
 Side = Literal["user", "assistant", "system"]
@@ -67,6 +68,7 @@ class Draft:
         Ids are made of the user, the form and the ids there, so that the same file gives the same
         ones. Raises ConversationUnreadable when it says nothing.
         """
+        self._clip_names()
         known = [message.created_at for message in self.messages if message.created_at]
         began = self.created_at or min(known, default=self.updated_at or now)
         tree = _Tree(self, uuid.uuid5(uuid.UUID(user_id), f"{self.source}/{self.id}"), began)
@@ -87,6 +89,16 @@ class Draft:
             source=self.source,
             tags=[tag for tag in (_clipped(t, TAG_CHARACTERS) for t in self.tags) if tag],
         )
+
+    def _clip_names(self) -> None:
+        named = [message.about for message in self.messages if "model" in message.about]
+        long = [about for about in named if len(about["model"]) > NAME_CHARACTERS]
+        for about in long:
+            about["model"] = _clipped(about["model"], NAME_CHARACTERS)
+        if long:
+            self.notes.append(
+                Phrase("{count} names of models were too long and cut", count=len(long))
+            )
 
 
 @dataclass(slots=True, eq=False)

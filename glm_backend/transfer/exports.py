@@ -88,7 +88,11 @@ def export(
 
 
 def export_file(path: Path, chunks: Iterator[bytes]) -> None:
-    """Writes an export to a file, which appears whole or not at all."""
+    """Writes an export to a file, which appears whole or not at all; into a pipe or a device."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as out:
+            out.writelines(chunks)
+        return
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as out:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from glm_backend.errors import Phrase
 
 _MILLISECONDS_FROM = 1e11  # seconds are below until the year 5138
 _MOST_COUNT = 2**31
+#: Times that every zone's clock can show.
+_EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=2)
+_LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=2)
 
 
 def text(value: object) -> str:
@@ -44,14 +47,19 @@ def count(value: object) -> int | None:
 def time(value: Any) -> datetime | None:
     """A time in seconds or milliseconds since 1970, or as ISO 8601, which is UTC without a zone."""
     try:
-        if isinstance(value, str):
-            read = datetime.fromisoformat(value)
-            return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)
-        if type(value) in (int, float) and value:
-            seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
-            return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        pass  # no time that a calendar has
+        read = _read_time(value)
+    except (ValueError, OverflowError, OSError):  # no time that a calendar has
+        return None
+    return read if read and _EARLIEST <= read <= _LATEST else None
+
+
+def _read_time(value: Any) -> datetime | None:
+    if isinstance(value, str):
+        read = datetime.fromisoformat(value)
+        return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)
+    if type(value) in (int, float) and value:
+        seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
+        return datetime.fromtimestamp(seconds, UTC)
     return None
 
 
@@ -88,7 +96,7 @@ def _part(part: object, notes: list[Phrase]) -> str:
     if isinstance(part, str):
         return part
     fields = mapping(part)
-    for name in ("text", "think", "content", "value"):
+    for name in ("text", "think", "content", "value", "refusal"):
         inner = fields.get(name)
         body = text(inner) or text(mapping(inner).get("value"))
         if body:
@@ -98,6 +106,17 @@ def _part(part: object, notes: list[Phrase]) -> str:
         return ""
     if "tool" in kind or "function" in kind:
         return as_json(part)
+    return _left_behind(kind, notes)
+
+
+def attached(files: Sequence[Any], notes: list[Phrase]) -> str:
+    """What hung on a message: the name or kind of each in brackets, and a note."""
+    named = ("filename", "name", "type")
+    kinds = [next(filter(None, (text(mapping(f).get(n)) for n in named)), "file") for f in files]
+    return "\n\n".join(_left_behind(kind, notes) for kind in kinds)
+
+
+def _left_behind(kind: str, notes: list[Phrase]) -> str:
     notes.append(Phrase("an attachment ({kind!r}) was left behind", kind=kind[:40]))
     return f"[{kind[:40]}]"
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from glm_backend.errors import GLMError, InvalidParameter, Phrase
+from glm_backend.readable import storable
 from glm_backend.store import Store
 from glm_backend.store.conversations import TITLE_CHARACTERS
 from glm_backend.store.values import ImportedConversation, ImportOutcome
@@ -74,7 +75,7 @@ def _conversations(
 def _entry(candidate: Candidate, outcome: ImportOutcome) -> Entry:
     return Entry(
         position=candidate.position,
-        title=candidate.title[:TITLE_CHARACTERS],
+        title=storable(candidate.title[:TITLE_CHARACTERS]),  # also of what could not be read
         form=candidate.form,
         outcome=outcome.state,
         messages=outcome.messages,

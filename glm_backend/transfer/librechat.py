@@ -2,7 +2,8 @@
 
 {conversationId, title, endpoint, options: {model, promptPrefix}, recursive, messages |
 messagesTree: [{messageId, parentMessageId, isCreatedByUser, text | content, model, error,
-unfinished, finish_reason, createdAt, children}]}. `exportAt` is a time without a date.
+unfinished, finish_reason, files, attachments, createdAt, children}]}. `exportAt` is a time
+without a date.
 """
 
 from __future__ import annotations
@@ -69,13 +70,16 @@ def _message(
     notes: list[Phrase],
 ) -> DraftMessage:
     asked = node.get("isCreatedByUser") is True
-    body = foreign.text(node.get("text")) or foreign.said(node.get("content"), notes)
+    said = foreign.text(node.get("text")) or foreign.said(node.get("content"), notes)
+    hung = [file for name in ("files", "attachments") for file in foreign.sequence(node.get(name))]
+    files = foreign.attached(hung, notes)
+    body = "\n\n".join(filter(None, (said, files)))
     created_at = foreign.time(node.get("createdAt"))
     if asked or not node:
         return DraftMessage(its_id, parent_id, "user" if asked else None, body, created_at)
     about = _about(node, options)
     if about.get("status") == "failed":  # its text is the error, which nobody said
-        body, about["error"] = "", body or "failed"
+        body, about["error"] = files, said or "failed"
     return DraftMessage(its_id, parent_id, "assistant", body, created_at, about)
 
 

@@ -73,10 +73,9 @@ def _message(
 ) -> DraftMessage:
     role = foreign.text(node.get("role"))
     side = _SIDES.get(role, "assistant" if role else None)
-    body = foreign.said(node.get("content"), notes)
-    for file in map(foreign.mapping, foreign.sequence(node.get("files"))):
-        name = foreign.text(file.get("name")) or foreign.text(file.get("type")) or "file"
-        notes.append(Phrase("an attachment ({kind!r}) was left behind", kind=name[:40]))
+    said = foreign.said(node.get("content"), notes)
+    files = foreign.attached(foreign.sequence(node.get("files")), notes)
+    body = "\n\n".join(filter(None, (said, files)))
     about = _about(node) if side == "assistant" else {}
     return DraftMessage(its_id, parent_id, side, body, foreign.time(node.get("timestamp")), about)
 

@@ -97,10 +97,15 @@ def _messages(
 
 
 def _body(content: object, notes: list[Phrase]) -> str:
-    """The text of a turn, or of OpenAI's message, with what it calls."""
+    """The text of a turn, or of OpenAI's message, between what was thought and what it calls."""
     if not isinstance(content, dict):
         return foreign.said(content, notes)
     inner = content.get("content")
     body = foreign.as_json(inner) if isinstance(inner, dict) else foreign.said(inner, notes)
+    body = body or foreign.text(content.get("refusal"))
+    # DeepSeek and vLLM call it one thing, OpenRouter and later vLLM the other.
+    named = (foreign.text(content.get(name)) for name in ("reasoning_content", "reasoning"))
+    thoughts = next(filter(None, named), "")
     calls = content.get("tool_calls") or content.get("function_call")
-    return "\n\n".join(filter(None, (body, foreign.as_json(calls) if calls else "")))
+    parts = (thoughts and foreign.quoted(thoughts), body, foreign.as_json(calls) if calls else "")
+    return "\n\n".join(filter(None, parts))

@@ -17,6 +17,7 @@ def test_a_fork_has_the_way_to_its_place_and_nothing_else_changes(
     origin = store.create_conversation(user_id, title="Origin", settings={"top_k": 3})
     _, one = ask(store, user_id, origin.id, "one", "first answer")
     two, reply = ask(store, user_id, origin.id, "two", "second answer", after=one)
+    store.rate(user_id, origin.id, reply.id, 1, "good")
     ask(store, user_id, origin.id, "three", after=reply)
     before = store.conversation(user_id, origin.id), store.path(user_id, origin.id)
     fork = store.fork_conversation(user_id, origin.id, reply.id)
@@ -28,7 +29,7 @@ def test_a_fork_has_the_way_to_its_place_and_nothing_else_changes(
     assert {m.id for m in copies}.isdisjoint(m.id for m in way)
     for copy, message in zip(copies, way, strict=True):
         place = {name: getattr(copy, name) for name in ("id", "conversation_id", "parent_id")}
-        assert copy == replace(message, **place)
+        assert copy == replace(message, **place, rating=None, comment=None)
     ask(store, user_id, fork.id, "otherwise", after=copies[-1])
     assert store.path(user_id, origin.id) == before[1]
     assert store.fork_conversation(user_id, origin.id, two.id).head_id is not None
@@ -41,6 +42,19 @@ def test_a_fork_is_found_and_does_not_count_as_use(store: Store, user_id: str) -
     store.fork_conversation(user_id, origin.id, answer.id)
     assert store.count_conversations(user_id, ConversationFilter(text="天气")) == 2
     assert store.speeds(user_id) == speeds
+
+
+def test_taking_back_a_rating_in_a_fork_takes_nothing_from_the_sums(
+    store: Store, user_id: str
+) -> None:
+    origin = store.create_conversation(user_id)
+    _, answer = ask(store, user_id, origin.id)
+    store.rate(user_id, origin.id, answer.id, 1)
+    fork = store.fork_conversation(user_id, origin.id, answer.id)
+    copy = store.path(user_id, fork.id)[-1]
+    for rating, good in ((None, 1), (1, 2), (None, 1)):
+        store.rate(user_id, fork.id, copy.id, rating)
+        assert [used.rated_good for used in store.usage(user_id)] == [good]
 
 
 def test_a_branch_that_is_not_shown_can_be_forked_too(store: Store, user_id: str) -> None:

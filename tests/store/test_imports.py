@@ -207,6 +207,28 @@ def test_an_answer_that_was_being_written_is_interrupted(store: Store, user_id: 
     assert (only.status, only.content) == ("interrupted", "so f")
 
 
+def test_a_preview_tells_one_that_comes_twice_far_apart_as_it_would_be(
+    store: Store, user_id: str
+) -> None:
+    long = [_message(str(n), None, "user", "x") for n in range(5000)]  # more than a portion
+    given = [_conversation(), _conversation("long", messages=long, head_id=None), _conversation()]
+    preview = list(store.preview_import(user_id, given))
+    assert [outcome.state for outcome in preview] == ["imported", "imported", "known"]
+    assert preview == list(store.import_conversations(user_id, given))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"model": "".join(map(chr, range(0x4E00, 0x4E00 + 9000)))}, {"tokens_per_s": 1.7e308}]
+)
+def test_what_no_index_and_no_sum_could_hold_costs_its_conversation_only(
+    store: Store, user_id: str, wrong: dict[str, Any]
+) -> None:
+    answers = [_message(f"m{n}", None, "assistant", "x", **wrong) for n in range(2)]
+    bad = _conversation("bad", messages=answers, head_id=None)
+    states = [o.state for o in store.import_conversations(user_id, [_conversation(), bad])]
+    assert states == ["imported", "refused"]
+
+
 def test_many_conversations_are_taken_in_one_call(store: Store, user_id: str) -> None:
     batch = [_conversation(str(n)) for n in range(700)]
     assert {o.state for o in store.import_conversations(user_id, batch)} == {"imported"}

@@ -19,7 +19,7 @@ from glm_backend.errors import StoreFull, StoreTooNew
 from glm_backend.store import ConversationFilter, Store, search_index
 from glm_backend.store.migrate import _config
 from glm_backend.store.schema import metadata
-from tests.store.talk import ANSWER, Clock
+from tests.store.talk import ANSWER, Clock, ask
 
 _ROOT = Path(__file__).parents[2]
 
@@ -201,6 +201,22 @@ def test_what_was_written_at_the_first_revision_is_found_and_counted(empty_url: 
     assert store.count_conversations("u1", ConversationFilter(text="half")) == 1
     store.rename("u1", "c1", "other")
     assert store.count_conversations("u1", ConversationFilter(text="天气")) == 0
+    store.close()
+
+
+def test_words_far_apart_in_a_long_text_from_before_are_found_together(postgres_url: str) -> None:
+    store = Store.open(postgres_url)
+    user_id = store.ensure_user("local")
+    text_of_several_rows = " ".join(["zebra", *map(str, range(30_000)), "finale"])
+    ask(store, user_id, store.create_conversation(user_id).id, text_of_several_rows)
+    store.close()
+    engine = create_engine(postgres_url)
+    with engine.begin() as connection:  # as it was at the fourth revision
+        connection.execute(text("UPDATE search_index SET tokens = ts_delete(tokens, ' ')"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+    engine.dispose()
+    store = Store.open(postgres_url)
+    assert store.count_conversations(user_id, ConversationFilter(text="zebra finale")) == 1
     store.close()
 
 

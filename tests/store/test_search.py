@@ -68,7 +68,13 @@ def titles(store: Store, user_id: str) -> Iterator[dict[str, str]]:
         ("怎样", set()),
         ("ＳＱＬ", {"code"}),
         ("*", set()),
-        ('"', set()),
+        ('"', {"weather", "percent", "code", "same"}),
+        ('"what is"', {"percent", "same"}),
+        ('"is what"', set()),
+        ('"What is 10"', set()),
+        ("“is 100%” OF", {"percent"}),
+        ("「今天天气」", {"weather"}),
+        ('reads "rows."', {"code"}),
         ("a OR b NOT c", set()),
         ("'; DROP TABLE messages; --", set()),
         ("", {"weather", "percent", "code", "same"}),
@@ -81,6 +87,29 @@ def test_words_are_found_in_questions_and_answers(
     rows = store.list_conversations(user_id, limit=10, filter=by_text)
     assert {titles[row.id] for row in rows} == found
     assert store.count_conversations(user_id, by_text) == len(found)
+
+
+def test_a_phrase_stands_in_one_text_and_is_marked_where_it_stands(
+    store: Store, user_id: str
+) -> None:
+    conversation = store.create_conversation(user_id, title="How to bake")
+    ask(store, user_id, conversation.id, "bake? how do I", "So\nhow do I  bake it")
+    stranger = store.ensure_user("stranger")
+    ask(store, stranger, store.create_conversation(stranger).id, "how do I bake")
+
+    def found(text: str) -> list[ConversationRow]:
+        by_text = ConversationFilter(text=text)
+        both = store.find_conversations(user_id, limit=9, filter=by_text)
+        assert both.count == len(both.rows) == store.count_conversations(user_id, by_text)
+        assert len(store.select_conversations(user_id, filter=by_text)) == both.count
+        return both.rows
+
+    (row,) = found('"how do I bake"')
+    assert row.hit_id == store.path(user_id, conversation.id)[1].id
+    assert row.preview == "So how do I bake it"
+    assert found('"bake how"') == []
+    assert found('"to bake" "do I"') == []  # the one in the title, the other in messages
+    assert [row.hit_id for row in found('"to bake"')] == [None]
 
 
 def test_words_are_found_in_titles_and_in_branches_that_are_not_shown(
@@ -159,8 +188,22 @@ def test_a_word_far_into_a_very_long_text_is_found(store: Store, user_id: str) -
     conversation = store.create_conversation(user_id)
     varied = " ".join(f"{n:x}" for n in range(300_000))
     ask(store, user_id, conversation.id, f"{varied} 尾声在此", "a")
-    for text in ("尾声在此", "493df", "在"):
+    for text in ("尾声在此", "493df", "在", "1a2 尾声", "尾 493df 1a2"):
         assert store.count_conversations(user_id, ConversationFilter(text=text)) == 1
+
+
+def test_words_are_found_together_in_one_message_however_long_and_in_no_two(
+    store: Store, user_id: str
+) -> None:
+    def count(text: str) -> int:
+        return store.count_conversations(user_id, ConversationFilter(text=text))
+
+    conversation = store.create_conversation(user_id)
+    for begins, ends in (("zebra", "尾声"), ("yak", "finale")):
+        long = " ".join([begins, *(f"{n:x}" for n in range(100_000)), ends])
+        ask(store, user_id, conversation.id, long, "a")
+    assert [count(text) for text in ("zebra 尾声", "zeb 18600 声", "yak final")] == [1, 1, 1]
+    assert [count(text) for text in ("zebra finale", "yak 尾声", "zebra absent")] == [0, 0, 0]
 
 
 def test_answers_are_filtered_by_precision_status_and_rating(store: Store, user_id: str) -> None:

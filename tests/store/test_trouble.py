@@ -22,6 +22,7 @@ from glm_backend.errors import (
     StoreTooNew,
 )
 from glm_backend.store import AnswerUpdate, Store
+from glm_backend.store.health import examine
 from tests.store.talk import ANSWER, ask
 
 _ROOT = Path(__file__).parents[2]
@@ -159,10 +160,11 @@ def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:
     with closing(sqlite3.connect(file)) as other:
         other.execute("CREATE TABLE users (id INTEGER)")
         other.commit()
-    with pytest.raises(StoreDamaged, match="another program"):
-        Store.open(f"sqlite:///{file}")
-    with closing(sqlite3.connect(file)) as other:
-        assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("users",)]
+    before = file.read_bytes()
+    for opens in (Store.open, examine):
+        with pytest.raises(StoreDamaged, match="another program"):
+            opens(f"sqlite:///{file}")
+    assert file.read_bytes() == before
 
 
 def test_a_database_of_a_newer_version_is_refused_unharmed(file: Path) -> None:

@@ -25,10 +25,8 @@ _ALPHABETS: tuple[tuple[int, int], ...] = (
 )
 _NASTY = ('"', "'", "\\", "\r\n", "=1+1", "]}", "},{", '{"id":"', "\u2028", ",", "\ud83d", "")
 _AGES = timedelta(days=3_650_000, hours=23, minutes=59, seconds=59, microseconds=999_999)
-_FLOATS = (
-    "temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "ttft_ms", "duration_ms",
-    "tokens_per_s",
-)  # fmt: skip
+_FLOATS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty")
+_MEASURED = ("ttft_ms", "duration_ms", "tokens_per_s")
 _INTEGERS = ("top_k", "max_new_tokens", "left_out", "prompt_tokens", "completion_tokens")
 _TEXTS = ("model", "quantization", "system_prompt", "finish_reason", "error", "comment")
 _STATUSES = ("complete", "generating", "stopped", "failed", "interrupted")
@@ -90,13 +88,14 @@ def _message(
         "content": text(chance),
         "status": chance.choice(_STATUSES),
         "created_at": _time(chance),
-        "seed": _or_none(chance, chance.randint(-(2**63), 2**63 - 1)),
+        "seed": _or_none(chance, chance.randrange(2**63)),
         "stop": _or_none(chance, [text(chance) for _ in range(chance.randrange(3))]),
         "rating": chance.choice((None, 1, -1)),
         "continues": _or_none(chance, _id(numbers)),
     }
     message |= {name: _or_none(chance, text(chance)) for name in _TEXTS}
     message |= {name: _or_none(chance, _float(chance)) for name in _FLOATS}
+    message |= {name: _or_none(chance, min(_float(chance), 1e12)) for name in _MEASURED}
     message |= {name: _or_none(chance, chance.randrange(2**31)) for name in _INTEGERS}
     return message
 

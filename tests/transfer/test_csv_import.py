@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import random
+from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from glm_backend.store import Store
 from glm_backend.transfer import export
+from tests.store.talk import ANSWER, ask
 from tests.transfer.generated import conversations
 from tests.transfer.imported import exported, imported, tree
 
@@ -92,8 +97,8 @@ def test_rows_that_were_sorted_otherwise_are_not_taken_by_halves(
     [
         (lambda t: t.replace(b",1,1,user,", b",1,1,robot,", 1), "role is 'robot'"),
         (lambda t: t.replace(b'"q"', b'"q",x', 1), "a row is damaged"),
-        (lambda t: t.replace(b'"q"', b'"\xc4\xe3"', 1), "no UTF-8"),
-        (lambda t: t[: t.index(b'"q"') + 2], "the table is damaged"),
+        (lambda t: t.replace(b'"q"', b'"\xc4\xe3"', 2), "no UTF-8"),
+        (lambda t: t[: t.index(b'"q"') + 2], "line 2 of the table is damaged"),
         (lambda t: t.replace(b",user,message_id", b",user,id", 1), "a row is damaged"),
     ],
 )  # fmt: skip
@@ -103,3 +108,72 @@ def test_a_damaged_table_says_where(store: Store, user_id: str, damage: object, 
     report = imported(store, store.ensure_user("second"), damage(text), "csv")  # type: ignore[operator]
     assert said in "".join(str(entry.error) for entry in report.entries)
     assert report.counts["imported"] == 0
+
+
+def _three(store: Store, user_id: str) -> bytes:
+    """A table of three conversations, the oldest first."""
+    for n in "123":
+        said = [{"role": "user", "content": f"question {n}"}, {"role": "assistant", "content": "a"}]
+        imported(store, user_id, {"messages": said, "title": f"title {n}"})
+    return b"".join(export(store, user_id, "csv"))
+
+
+@pytest.mark.parametrize("named", [b'"question 2"', b'"title 2"'])
+def test_bytes_that_are_no_utf8_cost_their_conversation_only(
+    store: Store, user_id: str, named: bytes
+) -> None:
+    text = _three(store, user_id).replace(named, b'"\xc4\xe3"')
+    report = imported(store, store.ensure_user("second"), text)
+    assert [entry.outcome for entry in report.entries] == ["imported", "refused", "imported"]
+    assert "it is no UTF-8" in str(report.entries[1].error)
+    assert json.dumps(report.values(), ensure_ascii=False).encode()
+
+
+def test_behind_a_stray_quote_nothing_is_read_and_that_is_said(store: Store, user_id: str) -> None:
+    text = _three(store, user_id).replace(b'"question 3"', b'"question"3"')
+    report = imported(store, store.ensure_user("second"), text)
+    assert [(entry.title, entry.outcome) for entry in report.entries] == [
+        ("title 1", "imported"),
+        ("title 2", "refused"),  # whether the damaged row is one of its own cannot be known
+    ]
+    refused = str(report.entries[1].error)
+    assert "line 6 of the table is damaged" in refused
+    assert "nothing behind it was read" in refused
+
+
+def _with_delimiter(table: bytes, delimiter: str) -> bytes:
+    rows = csv.reader(io.StringIO(table.decode(), newline=""))
+    saved = io.StringIO(newline="")
+    csv.writer(saved, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(rows)
+    return saved.getvalue().encode("utf-8-sig")
+
+
+def _by_pandas(table: bytes) -> bytes:
+    return pd.read_csv(io.BytesIO(table)).to_csv().encode()
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        lambda table: _with_delimiter(table, ","),
+        lambda table: _with_delimiter(table, ";"),
+        lambda table: _with_delimiter(table, "\t").decode("utf-8-sig").encode("utf-16"),
+        _by_pandas,
+    ],
+    ids=["quoted", "semicolons", "tabs in UTF-16", "pandas"],
+)
+def test_a_table_that_something_else_saved_again_is_taken(
+    store: Store, user_id: str, saved: Callable[[bytes], bytes]
+) -> None:
+    conversation = store.create_conversation(user_id, title="天空，sky; blue").id
+    ask(store, user_id, conversation, 'Why\n"blue"?', "Because, well; 散射.")
+    ask(store, user_id, conversation, answer=replace(ANSWER, seed=7))
+    text = saved(b"".join(export(store, user_id, "csv")))
+    second = store.ensure_user("second")
+    assert dict(imported(store, second, text).counts) == {"imported": 1}
+    (before,), (after,) = exported(store, user_id), exported(store, second)
+    assert tree(after) == tree(before)
+    assert after["title"] == before["title"]
+    assert [m["max_new_tokens"] for m in after["messages"]] == [None, 256, None, 256]
+    rounded = saved is _by_pandas  # a column with empty cells is one of floats
+    assert after["messages"][1]["seed"] == (None if rounded else 2**63 - 1)

@@ -258,6 +258,35 @@ def test_librechat_in_parts(store: Store, user_id: str) -> None:
     assert answer.endswith("[image_file]")
 
 
+def test_a_question_that_is_only_a_picture_keeps_its_place(store: Store, user_id: str) -> None:
+    def node(n: str, parent: str | None, role: str, text: str, **more: object) -> dict[str, Any]:
+        return {"id": n, "parentId": parent, "role": role, "content": text, **more}
+
+    nodes = [node("1", None, "user", "Hi"), node("2", "1", "assistant", "Hello."),
+             node("3", "2", "user", "", files=[{"type": "image", "url": "data:…"}]),
+             node("4", "3", "assistant", "A cat.")]  # fmt: skip
+    chat = {"history": {"currentId": "4", "messages": {n["id"]: n for n in nodes}}}
+    picture = {"file_id": "f", "filename": "cat.png", "type": "image/png"}
+    found = {"type": "web_search"}
+    shared = _librechat(
+        _said("1", _NOBODY, "Hi", asked=True),
+        _said("2", "1", "Hello.", asked=False),
+        _said("3", "2", "", asked=True, files=[picture]),
+        _said("4", "3", "A cat.", asked=False, attachments=[found]),
+    )
+    (first,) = imported(store, user_id, [chat]).entries
+    (second,) = imported(store, user_id, shared).entries
+    texts = [tree(conversation) for conversation in exported(store, user_id)]
+    begins = ["0 > u: Hi", "1 > a: Hello."]
+    assert sorted(texts) == [
+        [*begins, "2 > u: [cat.png]", "3 > a: A cat.\n\n[web_search] *"],
+        [*begins, "2 > u: [image]", "3 > a: A cat. *"],
+    ]
+    assert [str(note) for note in (*first.notes, *second.notes)] == [
+        f"an attachment ({kind!r}) was left behind" for kind in ("image", "cat.png", "web_search")
+    ]
+
+
 def test_sharegpt(store: Store, user_id: str) -> None:
     turns = [
         {"from": "system", "value": "Be kind."},
@@ -295,6 +324,28 @@ def test_openai_messages_by_the_line(store: Store, user_id: str) -> None:
     assert answer["content"].endswith("> A cat.\n\nA cat it is.")
 
 
+def test_openai_messages_with_thoughts_and_refusals(store: Store, user_id: str) -> None:
+    part = {"type": "refusal", "refusal": "No more."}
+    turns = [
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "reasoning_content": "I add.\nTwice.", "content": "4"},
+        {"role": "user", "content": "3+3?"},
+        {"role": "assistant", "reasoning": "Again.", "content": "6"},
+        {"role": "user", "content": "bad?"},
+        {"role": "assistant", "content": None, "refusal": "I cannot."},
+        {"role": "user", "content": "worse?"},
+        {"role": "assistant", "content": [part]},
+    ]
+    imported(store, user_id, {"messages": turns})
+    (conversation,) = exported(store, user_id)
+    assert [message["content"] for message in conversation["messages"][1::2]] == [
+        "> I add.\n> Twice.\n\n4",
+        "> Again.\n\n6",
+        "I cannot.",
+        "No more.",
+    ]
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -320,6 +371,16 @@ def test_histories_of_chatglm(store: Store, user_id: str, value: object) -> None
         "2 > u: 再见",
         "3 > a: 再见！ *",
     ]
+
+
+def test_the_name_of_a_model_is_cut_where_no_model_has_such_a_one(
+    store: Store, user_id: str
+) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    report = imported(store, user_id, {"messages": turns, "model": "m" * 9000})
+    assert exported(store, user_id)[0]["messages"][1]["model"] == "m" * 199 + "…"
+    notes = [str(note) for note in report.entries[0].notes]
+    assert notes == ["1 names of models were too long and cut"]
 
 
 def test_a_history_without_its_last_answer(store: Store, user_id: str) -> None:

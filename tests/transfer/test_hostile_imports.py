@@ -133,6 +133,12 @@ def test_a_wrong_field_of_our_own_form_is_named(
         ("temperature", "hot"),
         ("top_k", 1.5),
         ("seed", 2**63),
+        ("seed", -3),
+        ("top_k", -1),
+        ("prompt_tokens", -500),
+        ("tokens_per_s", 1.7e308),
+        ("duration_ms", -1.0),
+        ("quantization", "x" * 201),
         ("max_new_tokens", 2**31),
         ("ttft_ms", 10**400),
         ("stop", "x"),
@@ -317,6 +323,22 @@ def test_a_file_of_something_else_is_refused_and_says_so(store: Store, user_id: 
         report = imported(store, user_id, text)
         assert report.failed
         assert store.count_conversations(user_id) == 0
+
+
+def test_half_a_character_in_the_title_of_what_is_damaged_does_not_break_the_report(
+    store: Store, user_id: str
+) -> None:
+    report = imported(store, user_id, b'{"title": "Birthday \\ud83d", "messages": [{"role": "us')
+    assert [entry.title for entry in report.entries] == ["Birthday \ufffd"]
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_time_that_not_every_clock_can_show_counts_as_missing(
+    store: Store, user_id: str, time: str
+) -> None:
+    chat = _nodes(("a", None), ("z", "a"))
+    imported(store, user_id, [{"chat": chat, "created_at": time, "updated_at": time}])
+    assert exported(store, user_id)[0]["created_at"].startswith("2026-11-24")
 
 
 def test_an_empty_file_imports_nothing(store: Store, user_id: str) -> None:

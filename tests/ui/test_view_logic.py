@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import get_args
+from zoneinfo import ZoneInfo
 
 import pytest
+import streamlit_chat
 
 from glm_backend.engine.request import Usage
 from glm_backend.errors import InvalidParameter
@@ -15,8 +19,11 @@ from glm_backend.store.values import Message, Status
 from ui import generation
 from ui.chat_view import context_use, with_live
 from ui.messages import figures, shown_text
+from ui.times import short_time
 from ui.transcript import bubble_text
 from ui.usage import daily
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _message(content: str = "", **values: object) -> Message:
@@ -45,6 +52,15 @@ def test_a_message_shows_what_memory_holds_ahead_of_the_database() -> None:
     assert with_live(stored, live).prompt_tokens == 3
     assert with_live(_message("x", id="other"), live).content == "x"
     assert with_live(stored, None) is stored
+
+
+@pytest.mark.parametrize("zone", ["Asia/Shanghai", "America/New_York"])
+def test_the_first_and_the_last_moment_of_the_calendar_are_shown_in_every_zone(
+    monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setattr("ui.times.reader_zone", lambda: ZoneInfo(zone))
+    assert "-01-01 0" in short_time(datetime.min.replace(tzinfo=UTC))
+    assert short_time(datetime.max.replace(tzinfo=UTC)).startswith("9999-12-31")
 
 
 def test_the_beginning_of_a_character_at_the_end_of_a_cut_answer_is_not_shown() -> None:
@@ -106,11 +122,20 @@ def test_a_bubble_gets_only_languages_that_it_knows(language: str, shown: str) -
     assert text == f"```{shown}\ncode\n```"
 
 
-def test_a_bubble_is_short_and_never_fetches() -> None:
-    text = bubble_text(_message("![x](http://e.example/a.png) " + "word " * 2000))
-    assert text.startswith("[x](http://e.example/a.png)")
-    assert text.endswith("*The first 2,000 of 10,029 characters. The export has all of them.*")
-    assert len(text) < 2200
+def test_a_bubble_shows_as_much_as_the_chat_does_and_never_fetches() -> None:
+    image = "![x](http://e.example/a.png) "
+    whole = bubble_text(_message(image + "word " * 4000))
+    assert whole == f"{image[1:]}{'word ' * 4000}"
+    text = bubble_text(_message("word " * 8000))
+    assert text.startswith("word " * 6000)
+    assert text.endswith("*The first 30,000 of 40,000 characters. The export has all of them.*")
+
+
+def test_the_page_of_a_bubble_loads_the_component_that_is_installed() -> None:
+    page = (ROOT / "ui" / "bubble" / "index.html").read_text("utf-8")
+    its_own = (Path(streamlit_chat.build_dir) / "index.html").read_text("utf-8")
+    loaded = re.findall(r"streamlit_chat.streamlit_chat/(assets/[^\"]+)", page)
+    assert loaded == re.findall(r"\./(assets/[^\"]+)", its_own)
 
 
 @pytest.mark.parametrize("status", get_args(Status))

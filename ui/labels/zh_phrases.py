@@ -23,7 +23,6 @@ PHRASES: dict[str, str] = {
     "text without NUL": "不含 NUL 的文字",
     "text without lone surrogates": "不含孤立代理码位的文字",
     "within 64 bits": "64 位以内的数",
-    "a whole number of {bits} bits": "{bits} 位的整数",
     "a finite number": "有限的数",
     "a list of texts": "文字的列表",
     "32 hexadecimal digits": "32 位十六进制数字",
@@ -37,6 +36,8 @@ PHRASES: dict[str, str] = {
     "one of {names}": "{names} 之一",
     "a text in quotes": "加引号的文字",
     "auto, cpu, cuda or cuda:N": "auto、cpu、cuda 或 cuda:N",
+    "an address such as http://host:8000/v1": "形如 http://host:8000/v1 的地址",
+    "letters, digits and marks of ASCII, without spaces": "不含空格的 ASCII 字母、数字和符号",
     # --- what it is, and of what
     "{count} ids": "{count} 个编号",
     "{count} messages": "{count} 条消息",
@@ -123,7 +124,11 @@ PHRASES: dict[str, str] = {
     "its header is wrong: a tensor of {size} bytes lies at {begin} to {end}":
         "文件头有误：一个 {size} 字节的张量位于 {begin} 到 {end}",
     "it cannot be read to its end ({error})": "无法读到文件末尾（{error}）",
-    "it cannot be read safely ({error})": "无法安全读取（{error}）",
+    "it is empty": "文件是空的",
+    "it is a pointer of Git LFS, not the file itself, which git lfs pull brings":
+        "它只是 Git LFS 的指针，不是文件本身；请用 git lfs pull 取得文件",
+    "it cannot be read safely: it is damaged, or holds more than tensors":
+        "无法安全读取：文件已损坏，或其中有张量以外的内容",
     "it holds something other than tensors": "其中有张量以外的内容",
     "it is no SentencePiece model": "它不是 SentencePiece 模型文件",
     "its controls do not have the ids that config.json gives them":
@@ -275,6 +280,7 @@ PHRASES: dict[str, str] = {
     "a row is damaged ({error})": "有一行已损坏（{error}）",
     "an attachment ({kind!r}) was left behind": "未导入附件（{kind!r}）",
     "{count} texts had characters that cannot be kept": "{count} 段文字含有无法保存的字符",
+    "{count} names of models were too long and cut": "{count} 个模型名称过长，已截断",
     "{count} messages whose parent is missing": "{count} 条消息缺少上一条消息",
     "{count} circles of messages, opened": "{count} 处消息循环，已断开",
 }
