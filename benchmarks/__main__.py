@@ -12,6 +12,7 @@ from benchmarks.report import keep, table
 ALL = (
     "starter",
     "serving",
+    "guessing",
     "tailing",
     "quality",
     "exports",

@@ -16,6 +16,7 @@ from collections.abc import Sequence as Ids
 import numpy as np
 from numpy.typing import NDArray
 
+from glm_backend.engine.guess_cost import GuessCost
 from glm_backend.engine.outcomes import Outcome, fault, outcomes, outcomes_apart, split
 from glm_backend.engine.pace import Pace
 from glm_backend.engine.prefix_cache import PrefixCache
@@ -39,6 +40,9 @@ from glm_backend.errors import (
 )
 
 logger = logging.getLogger(__name__)
+
+#: How often consumers that stopped reading are looked at.
+_LOOK_S = 0.05
 
 
 def _leave(threads: int) -> None:
@@ -76,6 +80,8 @@ class LocalEngine:
         self._limit = min(context_length, self._prefixes.budget)
         self._scheduler = Scheduler(max_concurrent, max_waiting)
         self._pace = Pace(runner.parts)
+        self._guess_cost = GuessCost()
+        self._answers = self._guesses = 0  # of the last pass
         self._reading: Reading | None = None
         self._threads = threads or ThreadCount(1)
         self._set_threads = set_threads
@@ -179,32 +185,36 @@ class LocalEngine:
             self._wake.notify()
 
     def _loop(self) -> None:
-        while self._wait_for_work():
+        worked = True
+        while self._wait_for_work(worked):
             try:
-                self.step()
+                worked = self.step()
             except Exception as error:  # a fault of ours must not end everybody's service
                 logger.exception("engine step failed")
                 self._end_all(error=InternalError(message=type(error).__name__))
         self._end_all(error=None)
 
-    def _wait_for_work(self) -> bool:
+    def _wait_for_work(self, worked: bool) -> bool:
         """Blocks until there is something to do; False when the engine is closing.
 
-        A consumer that reads again wakes nobody, so paused requests are looked at now and then.
+        A consumer that reads again wakes nobody, so paused requests are looked at now and then,
+        also where others wait for their places: the step before had nothing to do then.
         """
         with self._wake:
+            if not worked and not self._closed:
+                self._wake.wait(timeout=_LOOK_S)
             while not self._closed and self._scheduler.idle and not self._any_cancelled():
-                self._wake.wait(timeout=0.05 if self._scheduler.running else None)
+                self._wake.wait(timeout=_LOOK_S if self._scheduler.running else None)
             return not self._closed
 
     def _any_cancelled(self) -> bool:
         return any(s.generation.cancelled for s in self._scheduler.running)
 
-    def step(self) -> None:
+    def step(self) -> bool:
         """A token or more for each answer under way, and a portion of the prompts being read.
 
         Where a pass can rest, prompts have passes of their own, which go on over several steps;
-        else one pass is of all.
+        else one pass is of all. False where there was nothing to compute.
         """
         started = time.perf_counter()
         self._drop_cancelled()
@@ -212,15 +222,17 @@ class LocalEngine:
         if self._threads.current != self._threads_set:
             self._threads_set = self._threads.current
             self._set_threads(self._threads_set)
-        planned = self._scheduler.answers(self._pace.cost)
+        planned = self._scheduler.answers(self._guess_cost)
         answers = sum(len(part.stretch.token_ids) for part in planned)
         if self._runner.parts == 1:
             planned += self._scheduler.prompts(self._pace.portion(answers))
         if planned:
             self._pass(planned)
         reads = self._runner.parts > 1 and self._read(answers)
-        if planned or reads:
+        worked = bool(planned) or reads
+        if worked:
             self._counts.steps.add(time.perf_counter() - started)
+        return worked
 
     def _pass(self, planned: list[Planned]) -> None:
         started = time.perf_counter()
@@ -300,6 +312,10 @@ class LocalEngine:
     def _learn(self, planned: list[Planned], seconds: float) -> None:
         answers = sum(len(p.stretch.token_ids) for p in planned if p.sequence.answering)
         prompts = sum(len(p.stretch.token_ids) for p in planned) - answers
+        self._guesses = sum(len(p.draft) for p in planned)
+        self._answers = sum(p.sequence.answering for p in planned)
+        if not prompts:
+            self._guess_cost.learn(self._answers, self._guesses, seconds)
         self._counts.prompt_tokens += prompts
         self._pace.learn(answers, prompts, seconds)
         if answers == self._rows and not prompts and self._reading is None:
@@ -363,8 +379,8 @@ class LocalEngine:
         if part.draft and part.sequence.lookup is not None:
             self._counts.guessed_tokens += len(part.draft)
             self._counts.guessed_right += right
-            rows = max(1, len(self._scheduler.running))
-            part.sequence.lookup.learn(len(part.draft), right, rows, self._pace.cost)
+            cost = self._guess_cost.share(self._answers, self._guesses)
+            part.sequence.lookup.learn(len(part.draft), right, self._answers, cost)
 
     def _retire(
         self,

@@ -30,6 +30,8 @@ Words = tuple[np.uint32, np.uint32]
 
 #: Candidates sorted at first; sorting a whole vocabulary costs milliseconds a token.
 _FIRST_CANDIDATES = 256
+#: Temperatures below it take the likeliest token as 0 does: divided by less, logits overflow.
+_GREEDY = 1e-5
 
 
 class Sampler:
@@ -53,7 +55,7 @@ class Sampler:
         logprobs = None if told is None else _log_softmax(logits)
         if self._seen is not None:
             self._penalise(logits, self._seen)
-        greedy = self._params.temperature == 0
+        greedy = self._params.temperature < _GREEDY
         token = int(logits.argmax()) if greedy else self._sampled(logits)
         if self._seen is not None:
             self._seen[token] = True

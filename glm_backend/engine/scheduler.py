@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from glm_backend.engine.batch import Stretch
+from glm_backend.engine.guess_cost import GuessCost
 from glm_backend.engine.request import Generation
 from glm_backend.engine.sampler import Sampler
 from glm_backend.engine.speculation import Cost, PromptLookup
@@ -103,10 +104,12 @@ class Scheduler:
             ahead[client] += 1
         return [self.waiting[number] for _, _, number in sorted(turns)]
 
-    def answers(self, cost: Cost) -> list[Planned]:
+    def answers(self, costs: GuessCost) -> list[Planned]:
         """The next token, and guesses, of every answer under way."""
         answering = [s for s in self.running if s.answering and not s.generation.paused]
-        return [self._answer(s, len(answering), cost) for s in answering]
+        count = len(answering)
+        cost = costs.cost(count) if costs.may_guess(count) else None
+        return [self._answer(s, count, cost) for s in answering]
 
     def prompts(self, portion: int) -> list[Planned]:
         """What is read next of the prompts: at most `portion` tokens, one at least.
@@ -126,9 +129,9 @@ class Scheduler:
                 room -= len(planned[-1].stretch.token_ids)
         return planned
 
-    def _answer(self, sequence: Sequence, rows: int, cost: Cost) -> Planned:
+    def _answer(self, sequence: Sequence, rows: int, cost: Cost | None) -> Planned:
         draft: list[int] = []
-        if sequence.lookup is not None:
+        if sequence.lookup is not None and cost is not None:
             draft = sequence.lookup.propose(sequence.room - 1, rows, cost)
         token_ids = [*sequence.tokens[sequence.known :], *draft]
         stretch = Stretch(

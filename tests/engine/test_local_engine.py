@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,7 +20,7 @@ from glm_backend.errors import (
     InvalidParameter,
     NumericalError,
 )
-from tests.engine.fake_runner import END, NAN_AFTER, POISON, VOCAB, FakeRunner
+from tests.engine.fake_runner import END, NAN_AFTER, POISON, VOCAB, FakeRunner, of_all
 
 GREEDY = SamplingParams(temperature=0, max_new_tokens=50)
 
@@ -183,6 +184,30 @@ def test_a_consumer_that_stops_reading_does_not_hold_up_the_others(runner: FakeR
     tokens, end = answer(unread)
     assert len(tokens) == 3000
     assert end.reason == "length"
+    engine.close()
+
+
+def test_an_engine_rests_where_one_does_not_read_and_another_waits_for_the_place() -> None:
+    steps: list[bool] = []
+
+    class Counted(LocalEngine):
+        def step(self) -> bool:
+            steps.append(super().step())
+            return steps[-1]
+
+    params = SamplingParams(temperature=0, max_new_tokens=Generation.CAPACITY + 9)
+    engine = Counted(
+        FakeRunner(follows=of_all, rewinds=False),
+        name="fake", vocab_size=VOCAB, stop_ids=frozenset(), context_length=4000, max_concurrent=1,
+    )  # fmt: skip
+    left, waiting = engine.submit([1], params), engine.submit([1], GREEDY)
+    while not left.paused:
+        time.sleep(0.01)
+    before = len(steps)
+    time.sleep(0.5)
+    assert len(steps) - before <= 15  # a look every 50 ms
+    left.cancel()
+    assert isinstance(answer(waiting)[1], Finished)
     engine.close()
 
 

@@ -128,9 +128,13 @@ def test_a_flat_distribution_reaches_beyond_the_first_candidates() -> None:
     assert 850 <= len(drawn) <= 951
 
 
-def test_temperature_zero_takes_the_most_likely() -> None:
+@pytest.mark.parametrize("temperature", [0, 5e-324, 1e-46, 1e-38, 1e-6, 1e-5])
+@pytest.mark.parametrize("top_p", [0.8, 1.0])
+def test_temperature_zero_and_nearly_zero_take_the_most_likely(
+    temperature: float, top_p: float
+) -> None:
     logits = logits_of(2)
-    sampler = Sampler(SamplingParams(temperature=0), (), VOCAB)
+    sampler = Sampler(SamplingParams(temperature=temperature, top_p=top_p), (), VOCAB)
     assert chosen(sampler, logits) == int(logits.argmax())
 
 

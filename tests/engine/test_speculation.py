@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from glm_backend.engine.guess_cost import GuessCost
 from glm_backend.engine.local import LocalEngine
 from glm_backend.engine.request import Finished, SamplingParams, Token
 from glm_backend.engine.speculation import PromptLookup
@@ -134,3 +135,46 @@ def test_wrong_guesses_of_many_answers_cost_no_more_than_those_of_one() -> None:
 
     assert 0.5 < lost(1) < 3
     assert 0.5 < lost(16) < 4
+
+
+# --- what a guess costs
+
+
+def _learned(costs: GuessCost, answers: int, *steps: tuple[int, float]) -> GuessCost:
+    """steps: guesses and seconds."""
+    for guesses, seconds in steps:
+        costs.learn(answers, guesses, seconds)
+    return costs
+
+
+def test_steps_right_behind_each_other_say_what_a_guess_costs() -> None:
+    costs = _learned(GuessCost(), 2, (0, 1.0), (4, 1.4))
+    assert costs.times(2, 4) == pytest.approx(1.4)
+    assert costs.times(2, 2) == pytest.approx(1.2)
+    assert costs.times(2, 8) == pytest.approx(1.8)
+    assert costs.cost(2)(2) == 1
+    assert costs.cost(2)(6) == pytest.approx(1.4)
+    assert costs.share(2, 4)(3) == pytest.approx(1.1)
+    assert 1 < costs.times(16, 1) < costs.times(1, 1) < 1.2  # not known yet
+
+
+def test_a_machine_that_became_slower_meanwhile_does_not_make_guesses_dear_or_cheap() -> None:
+    costs = _learned(GuessCost(), 1, (0, 1.0), (1, 1.5))
+    for _ in range(50):
+        _learned(costs, 1, (0, 9.0), (0, 9.0), (1, 9.0 * 1.5))
+    assert costs.times(1, 1) == pytest.approx(1.5, rel=0.1)
+
+
+def test_nobody_guesses_where_there_is_nothing_to_compare_with() -> None:
+    costs = GuessCost()
+    assert not costs.may_guess(1)
+    _learned(costs, 1, (0, 1.0))
+    assert costs.may_guess(1)
+    assert not costs.may_guess(2)
+    steps = 0
+    while costs.may_guess(1):
+        _learned(costs, 1, (3, 1.0))
+        steps += 1
+    assert 10 < steps < 50
+    assert _learned(costs, 1, (0, 1.0)).may_guess(1)
+    assert not _learned(costs, 2, (1, 1.0)).may_guess(2)
