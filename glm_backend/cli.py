@@ -9,6 +9,7 @@ import argparse
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -88,6 +89,9 @@ def _add_upkeep(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     restore = commands.add_parser("restore", help="make a backup the database again")
     restore.add_argument("file", type=Path)
     restore.set_defaults(run=_restore)
+    bench = commands.add_parser("bench", help="the benchmarks of a checkout, all or by name")
+    bench.add_argument("names", nargs="*", metavar="name")
+    bench.set_defaults(run=_bench)
     doctor = commands.add_parser("doctor", help="what is installed, what fits, what is wrong")
     doctor.add_argument("--json", action="store_true")
     doctor.set_defaults(run=_doctor)
@@ -324,6 +328,14 @@ def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
         sys.stderr.write("The one that it replaced is kept:\n")
         print(kept)
     return 0
+
+
+def _bench(settings: Settings, arguments: argparse.Namespace) -> int:
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / "benchmarks" / "__main__.py").is_file():
+        sys.stderr.write(f"The benchmarks come with the source, which is not at {checkout}.\n")
+        return 1
+    return subprocess.call([sys.executable, "-m", "benchmarks", *arguments.names], cwd=checkout)
 
 
 def _doctor(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -7,10 +7,11 @@ changed. `trust_remote_code` is taken and means nothing: no code of a checkpoint
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
 
-from glm_backend.engine.request import Failed, Finished, SamplingParams, Token
+from glm_backend.engine.request import LIMITS, Failed, Finished, SamplingParams, Token
 from glm_backend.errors import InvalidParameter, ModelUnsupported, Phrase
 from glm_backend.language_model import LanguageModel
 from glm_backend.models import chatglm_language
@@ -19,27 +20,37 @@ from glm_backend.models.chatglm_text import chatglm1_answer, chatglm2_answer, ch
 from glm_backend.models.loader import Dtype, load, prepare, refuse_hopeless
 from glm_backend.models.model import LoadedModel, Message, TextTokenizer
 from glm_backend.models.tokenizer import FastTokenizer
-from glm_backend.settings import Settings
+from glm_backend.settings import Settings, is_device
 from glm_backend.threads import apart
 
 History = list[Any]
 Turn = tuple[Any, ...]
 _ANSWERS = {"chatglm": chatglm1_answer, "chatglm2": chatglm2_answer}
-_SAMPLING = tuple(field.name for field in fields(SamplingParams))
+_SAMPLING = (
+    "max_new_tokens", "top_p", "temperature", "top_k", "min_p", "typical_p",
+    "repetition_penalty", "seed",
+)  # fmt: skip
+#: What may stand behind the history without its name, in the originals' order.
+_CHAT = ("max_length", "num_beams", "do_sample", "top_p", "temperature", "logits_processor")
+_STREAM_CHAT = ("max_length", "do_sample", "top_p", "temperature", "logits_processor")
+#: Keywords of from_pretrained that mean nothing here. Downloads are kept in GLM_MODEL_DIR.
+_MEANINGLESS = {"trust_remote_code", "cache_dir", "empty_init", "low_cpu_mem_usage", "use_fast"}
 
 
 class AutoTokenizer:
     """Where scripts ask for the tokenizer."""
 
     @staticmethod
-    def from_pretrained(path: str, *, trust_remote_code: bool = False) -> TextTokenizer:
+    def from_pretrained(path: str, *, family: str = "", **others: Any) -> TextTokenizer:
         """The tokenizer of a folder, a catalogue entry or the hub; raises ModelError.
 
-        `encode` adds no special ids and parses none out of text.
+        `encode` adds no special ids and parses none out of text. family: as for the model.
         """
+        _refuse_unknown(path, others)
         settings = Settings.load()
         checkpoint = prepare(
             path,
+            family=family or settings.family or None,
             model_dir=settings.resolved_model_dir,
             hub_endpoint=settings.hub_endpoint or None,
         )
@@ -63,17 +74,51 @@ class AutoModel:
     def from_pretrained(
         path: str,
         *,
-        trust_remote_code: bool = False,
-        device: str = "cpu",
+        device: object = "cpu",
+        device_map: object = None,
+        torch_dtype: object = "auto",
         ptuning: str | None = None,
+        family: str = "",
+        **others: Any,
     ) -> ChatModel:
         """A model to be loaded from a folder, a catalogue entry or the hub; raises ModelMissing.
 
-        ptuning: folder of a trained prefix (p-tuning v2). The weights are read at `eval()` or the
-        first question, as they are wanted by then: nothing is read as float32 only to be halved.
+        device_map: a device, or "auto" for GPUs where there are some. ptuning: folder of a trained
+        prefix (p-tuning v2). family: what a ChatGLM folder is taken for that does not say. The
+        weights are read at `eval()` or the first question, as they are wanted by then: nothing is
+        read as float32 only to be halved. Raises InvalidParameter for what is not known here.
         """
+        _refuse_unknown(path, others)
         refuse_hopeless(path, model_dir=Settings.load().resolved_model_dir)
-        return ChatModel(_Plan(path, device, ptuning=ptuning))
+        place = _device("device", device)
+        if device_map is not None:
+            place = _device("device_map", device_map)
+        plan = _Plan(path, place, _dtype("torch_dtype", torch_dtype), ptuning=ptuning)
+        return ChatModel(replace(plan, family=family))
+
+
+def _refuse_unknown(path: str, others: dict[str, Any]) -> None:
+    for name, value in others.items():
+        there = name == "revision" and (value == "main" or Path(path).is_dir())
+        if value is not None and name not in _MEANINGLESS and not there:
+            raise InvalidParameter(name=name, value=repr(value)[:100], allowed="left out")
+
+
+def _device(name: str, value: object) -> str:
+    """A device as the loader knows it; numbers are those of GPUs."""
+    text = f"cuda:{value}" if isinstance(value, int) else str(value)
+    if not is_device(text):
+        allowed = Phrase("auto, cpu, cuda or cuda:N")
+        raise InvalidParameter(name=name, value=repr(value), allowed=allowed)
+    return text
+
+
+def _dtype(name: str, value: object) -> Dtype:
+    text = "auto" if value is None else str(value).removeprefix("torch.")
+    if text not in get_args(Dtype):
+        allowed = Phrase("one of {names}", names=", ".join(get_args(Dtype)))
+        raise InvalidParameter(name=name, value=repr(value), allowed=allowed)
+    return cast(Dtype, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +130,7 @@ class _Plan:
     dtype: Dtype = "auto"
     bits: Literal[0, 4, 8] = 0
     ptuning: str | None = None
+    family: str = ""
 
     def load(self) -> LanguageModel:
         settings = Settings.load()
@@ -93,6 +139,7 @@ class _Plan:
             dtype=self.dtype,
             device=self.device,
             ptuning=self.ptuning,
+            family=self.family or settings.family or None,
             model_dir=settings.resolved_model_dir,
             hub_endpoint=settings.hub_endpoint or None,
         )
@@ -130,12 +177,22 @@ class ChatModel:
     def float(self) -> ChatModel:
         return self._changed(replace(self._plan, dtype="float32"))
 
-    def cuda(self, device: int | None = None) -> ChatModel:
-        name = "cuda" if device is None else f"cuda:{device}"
-        return self._changed(replace(self._plan, device=name))
+    def cuda(self, device: object = None) -> ChatModel:
+        return self.to("cuda" if device is None else device)
 
     def cpu(self) -> ChatModel:
-        return self._changed(replace(self._plan, device="cpu"))
+        return self.to("cpu")
+
+    def to(self, device: object = None, dtype: object = None) -> ChatModel:
+        """A device, a precision, or both, as torch's own; raises InvalidParameter for others."""
+        plan = self._plan
+        if str(device).startswith("torch."):  # .to(torch.float16)
+            device, dtype = None, device
+        if device is not None:
+            plan = replace(plan, device=_device("device", device))
+        if dtype is not None:
+            plan = replace(plan, dtype=_dtype("dtype", dtype))
+        return self._changed(plan)
 
     def eval(self) -> ChatModel:
         """Loads the model; raises ModelError."""
@@ -153,22 +210,23 @@ class ChatModel:
         tokenizer: object,
         query: str,
         history: History | None = None,
-        *,
-        role: str = "user",
+        *unnamed: Any,
         **options: Any,
     ) -> tuple[Any, History]:
         """The answer, and the history with it; the list that was given stays as it is.
 
-        history: (query, answer) pairs, for ChatGLM3 its messages with roles. role: whose the query
-        is; with ChatGLM3 "observation" for what a tool gave. options: max_length
-        (8192 tokens of prompt and answer; 2048 for the first ChatGLM), do_sample, top_p and
-        temperature (0.8, 0.8; 0.7, 0.95), top_k, min_p, typical_p, repetition_penalty, seed. Raises
-        InvalidParameter, ContextOverflow and what ended the answer.
+        history: (query, answer) pairs, for ChatGLM3 its messages with roles. options: role (whose
+        the query is; with ChatGLM3 "observation" for what a tool gave), max_length (8192 tokens of
+        prompt and answer; 2048 for the first ChatGLM), max_new_tokens (of the answer), do_sample,
+        top_p and temperature (0.8, 0.8; 0.7, 0.95), top_k, min_p, typical_p, repetition_penalty,
+        seed. Raises InvalidParameter, ContextOverflow and what ended the answer.
         """
+        before = ("role",) if self._model().family == "chatglm3" else ()
+        options = _named((*before, *_CHAT), unnamed, options)
         answer: tuple[Any, History] | None = None
-        for answer in self.stream_chat(tokenizer, query, history, role=role, **options):  # noqa: B007
+        for answer in self._answers(query, history, **options):  # noqa: B007
             pass
-        question: Message = {"role": role, "content": query}
+        question: Message = {"role": options.get("role", "user"), "content": query}
         return self._turn("", question, history or []) if answer is None else answer
 
     def stream_chat(
@@ -176,10 +234,7 @@ class ChatModel:
         tokenizer: object,
         query: str,
         history: History | None = None,
-        past_key_values: Past | None = None,
-        *,
-        return_past_key_values: bool = False,
-        role: str = "user",
+        *unnamed: Any,
         **options: Any,
     ) -> Iterator[Turn]:
         """(the whole answer so far, the history with it) at each token; see `chat`.
@@ -188,6 +243,21 @@ class ChatModel:
         the new question then follows those very tokens, of which only those are read that the
         engine does not hold any more. It finds by itself what is the same in any prompt.
         """
+        family = self._model().family
+        before = {"chatglm": (), "chatglm3": ("role", "past_key_values")}
+        names = (*before.get(family, ("past_key_values",)), *_STREAM_CHAT)
+        yield from self._answers(query, history, **_named(names, unnamed, options))
+
+    def _answers(
+        self,
+        query: str,
+        history: History | None,
+        *,
+        role: str = "user",
+        past_key_values: Past | None = None,
+        return_past_key_values: bool = False,
+        **options: Any,
+    ) -> Iterator[Turn]:
         model = self._model()
         turns = list(history or [])
         if role != "user" and model.family != "chatglm3":
@@ -236,6 +306,16 @@ class ChatModel:
         return answer, [*turns, (question["content"], answer)]
 
 
+def _named(names: Sequence[str], unnamed: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with those that were given by their place."""
+    placed = dict(zip(names, unnamed, strict=False))
+    if len(unnamed) > len(names) or placed.keys() & options.keys():
+        given = ", ".join(map(repr, unnamed))
+        allowed = f"at most one each of {', '.join(names)}"
+        raise InvalidParameter(name="what stands behind the history", value=given, allowed=allowed)
+    return placed | options
+
+
 def _texts(model: LanguageModel, past: Past, params: SamplingParams) -> Iterator[str]:
     """The raw text so far, at each token that adds to it; `past` grows behind it.
 
@@ -271,20 +351,22 @@ def _sampling(family: str, options: dict[str, Any], *, prompt_tokens: int) -> Sa
     first = family == "chatglm"
     defaults = (0.7, 0.95) if first else (0.8, 0.8)
     given: dict[str, Any] = {"top_p": defaults[0], "temperature": defaults[1], **options}
-    max_length = given.pop("max_length", 2048 if first else 8192)
     if not given.pop("do_sample", True):
         given["temperature"] = 0.0
     for name, only in {"num_beams": 1, "logits_processor": None}.items():
         if given.pop(name, only) != only:
             raise InvalidParameter(name=name, value=repr(options[name]), allowed=f"{only}")
-    for name in given.keys() - set(_SAMPLING):
+    for name in given.keys() - {"max_length", *_SAMPLING}:
         allowed = f"left out; known are max_length, do_sample, {', '.join(_SAMPLING)}"
         raise InvalidParameter(name=name, value=repr(given[name]), allowed=allowed)
+    most = given.pop("max_new_tokens", LIMITS["max_new_tokens"][1])
+    usual = most + prompt_tokens if "max_new_tokens" in options else 2048 if first else 8192
+    max_length = given.pop("max_length", usual)
     room = max_length - prompt_tokens
     if room < 1:
         allowed = f"more than the {prompt_tokens} tokens of the prompt"
         raise InvalidParameter(name="max_length", value=max_length, allowed=allowed)
-    return SamplingParams(max_new_tokens=min(room, 32768), **given)
+    return SamplingParams(max_new_tokens=min(room, most), **given)
 
 
 def _quantize(model: LoadedModel, bits: Literal[4, 8]) -> None:

@@ -2,14 +2,14 @@
 
     GLMError
     ├── UserError        what the person at the keyboard can mend (HTTP 4xx)
-    │   ├── EmptyMessage, MessageTooLong, ContextOverflow, InvalidParameter, NoQuestion
-    │   ├── UnknownConversation, UnknownMessage, UnknownPreset, UnknownUser
+    │   ├── EmptyMessage, MessageTooLong, ContextOverflow, InvalidParameter, EmptyTitle
+    │   ├── NoQuestion, UnknownConversation, UnknownMessage, UnknownPreset, UnknownUser
     │   ├── AnswerRunning, AnswerComplete, ConversationUnreadable, DownloadExpired
     │   └── ModelNotReady (ModelLoading), EngineBusy, AnswerTooLarge, Cancelled, LoopbackOnly
     ├── OperatorError    what the person who runs the machine can mend (HTTP 5xx)
     │   ├── SettingsError
     │   ├── ModelError       ModelMissing, StarterMissing, CheckpointDamaged, ModelUnsupported,
-    │   │                    OutOfMemory, DownloadFailed
+    │   │                    OutOfMemory, DownloadFailed, FolderNotWritten
     │   ├── StoreError       StoreReadOnly, StoreLocked, StoreTooNew, StoreFull, StoreDamaged,
     │   │                    StoreAway, StoreBusy, OtherBackup
     │   ├── FileExists, NoSuchFile
@@ -112,6 +112,11 @@ class ContextOverflow(UserError):
 
 class InvalidParameter(UserError):
     template = "{name} is {value}; it must be {allowed}."
+    status = 422
+
+
+class EmptyTitle(UserError):
+    template = "Give a title of 1 to {limit} characters."
     status = 422
 
 
@@ -240,6 +245,13 @@ class OutOfMemory(ModelError):
 
 class DownloadFailed(ModelError):
     template = "{model}: the download from {host} failed ({reason}). {remedy}"
+
+
+class FolderNotWritten(ModelError):
+    template = (
+        "{folder} could not be written ({reason}). Free some space, or choose a folder elsewhere; "
+        "nothing of it was left behind."
+    )
 
 
 class StoreError(OperatorError):

@@ -25,11 +25,13 @@ from glm_backend.errors import EngineClosed, ModelUnsupported, Phrase
 from glm_backend.models.allocator import large_blocks_apart
 from glm_backend.models.chatglm1 import ChatGLM1
 from glm_backend.models.chatglm_family import FAMILIES
+from glm_backend.models.chatglm_prompts import ChatGLM1Prompt, ChatGLM3Prompt
 from glm_backend.models.chatglm_text import AnswerDetokenizer
 from glm_backend.models.kv_precision import kv_dtype
 from glm_backend.models.loader import Dtype, load
 from glm_backend.models.memory import available_bytes
 from glm_backend.models.model import LoadedModel, Message, Quantization, TextTokenizer
+from glm_backend.models.prompts import ChatTemplate
 from glm_backend.models.quantization import Kernel, weight_bytes
 from glm_backend.settings import Settings
 from glm_backend.threads import apart, cores
@@ -38,6 +40,10 @@ from glm_backend.threads import apart, cores
 _KEPT = 24
 #: Share of the free memory that keys and values may take.
 _KV_SHARE = 0.5
+#: Characters for a token of context from which on a text is hardly one that fits.
+_LONG = 8
+#: Characters that are cut into tokens at a time where a text is far too long.
+_PART = 16_384
 
 
 class LanguageModel:
@@ -114,6 +120,15 @@ class LanguageModel:
         return self._model.prompt_ids(messages)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Prompt tokens. Of texts twice as long as the context or more, an estimate.
+
+        To cut millions of words takes seconds, in which nobody else's question is cut.
+        """
+        text = "".join(message["content"] for message in messages)
+        if self.tokenizer is not None and len(text) > _LONG * self.context_length:
+            tokens = estimated_tokens(self.tokenizer, text, enough=2 * self.context_length)
+            if tokens > 2 * self.context_length:
+                return tokens
         prompt, begun = self._prompt_and_beginning(messages)
         return len(prompt) + len(begun)
 
@@ -137,9 +152,20 @@ class LanguageModel:
         """The ids of the prompt, and of the beginning of the answer when one is carried on."""
         if not messages or messages[-1]["role"] != "assistant":
             return self.prompt_ids(messages), []
-        prompt = self.prompt_ids(messages[:-1])
-        assert self.tokenizer is not None, "what has no tokenizer has no prompts either"
-        return prompt, ids_behind(self.tokenizer, messages[-1]["content"])
+        return self.prompt_ids(messages[:-1]), self._beginning(messages[-1])
+
+    def _beginning(self, message: Message) -> list[int]:
+        """The beginning of an answer, as its family writes it behind the prompt."""
+        tokenizer, text = self.tokenizer, message["content"]
+        assert tokenizer is not None, "what has no tokenizer has no prompts either"
+        match self._model.prompt_format:
+            case ChatGLM3Prompt() as its:  # a line of metadata, then a text by itself
+                return its.message_ids(message)[1:]
+            case ChatGLM1Prompt():  # behind <sop> a text by itself
+                return tokenizer.encode(text)
+            case ChatTemplate() as its:
+                text = its.before_answer + text
+        return ids_behind(tokenizer, text)
 
     def submit(
         self,
@@ -189,6 +215,16 @@ class LanguageModel:
         # Somebody may still hold this object for its name; the weights must go now.
         self._model.module = nn.Module()
         self._runner = None
+
+
+def estimated_tokens(tokenizer: TextTokenizer, text: str, *, enough: int) -> int:
+    """Counted part by part; once there are more than `enough`, the rest is taken to be alike."""
+    tokens = 0
+    for start in range(0, len(text), _PART):
+        tokens += len(tokenizer.encode(text[start : start + _PART]))
+        if tokens > enough:
+            return tokens * len(text) // min(start + _PART, len(text))
+    return tokens
 
 
 def ids_behind(tokenizer: TextTokenizer, text: str) -> list[int]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import queue
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -60,7 +63,12 @@ class RemoteModel:
         base = base if base.endswith("/v1") else f"{base}/v1"
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         timeout = httpx2.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
-        client = httpx2.Client(base_url=base, headers=headers, timeout=timeout)
+        # A connection for each answer, so that an answer can be hung up on by itself.
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        try:
+            client = httpx2.Client(base_url=base, headers=headers, timeout=timeout, limits=limits)
+        except httpx2.InvalidURL as error:
+            raise UpstreamError(host=host_of(url), reason=_reason(error)) from error
         try:
             response = client.get("/models", timeout=_CONNECT_TIMEOUT_S)
             response.raise_for_status()
@@ -114,12 +122,26 @@ class RemoteCompletion:
         self._prompt_tokens = self._cached_tokens = self._tokens = 0
         self._thinking, self._half = False, ""
         self._cancelled = threading.Event()
+        self._connection: socket.socket | None = None
         threading.Thread(target=self._read, daemon=True).start()
 
     def cancel(self) -> None:
-        # The reader may be deep in a silent socket: the end is told now, the reader notices later.
+        # The reader may be deep in a silent socket, and the other server at work for nobody.
         self._cancelled.set()
         self._queue.put(Finished("cancelled", self._usage()))
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            with suppress(OSError):  # it is closed already
+                self._connection.shutdown(socket.SHUT_RDWR)
+
+    def _watch(self, event: str, told: Mapping[str, Any]) -> None:
+        """Learns of the request's connection, which is there before anything is answered."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._connection = told["return_value"].get_extra_info("socket")
+            if self._cancelled.is_set():
+                self._hang_up()
 
     def events(self) -> Iterator[CompletionEvent]:
         while True:
@@ -129,16 +151,21 @@ class RemoteCompletion:
                 return
 
     def _read(self) -> None:
+        end: Finished | Failed
         try:
-            self._queue.put(Finished(self._stream(), self._usage()))
+            end = Finished(self._stream(), self._usage())
         except Exception as error:
             self._model.lost |= isinstance(error, httpx2.ConnectError)
             host = host_of(str(self._client.base_url))
-            self._queue.put(Failed(UpstreamError(host=host, reason=_reason(error)), self._usage()))
+            end = Failed(UpstreamError(host=host, reason=_reason(error)), self._usage())
+        if not self._cancelled.is_set():  # else that is the end
+            self._queue.put(end)
 
     def _stream(self) -> FinishReason:
         reason: FinishReason | None = None
-        with self._client.stream("POST", "/chat/completions", json=self._body) as response:
+        with self._client.stream(
+            "POST", "/chat/completions", json=self._body, extensions={"trace": self._watch}
+        ) as response:
             if response.is_error:
                 self._model.lost |= response.status_code == httpx2.codes.NOT_FOUND
                 raise _BrokenOff(_why(response.status_code, response.read()))
@@ -287,8 +314,12 @@ def _estimated_tokens(text: str) -> int:
 
 def host_of(url: str) -> str:
     """The host and port of a URL, without a password that may stand in it."""
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname or url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # no port, or half a bracket
+        return url.rpartition("@")[2]
+    return f"{parts.hostname}:{port}" if port else str(parts.hostname or url)
 
 
 def _reason(error: Exception) -> str:

@@ -6,11 +6,12 @@ Every way in (the dashboard, the command line, the tests) opens the same `Servic
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from glm_backend.chat import ChatService
 from glm_backend.completion import Completer
-from glm_backend.errors import ModelNotReady
+from glm_backend.errors import ModelNotReady, UpstreamError
 from glm_backend.models.manager import ModelManager, ModelRequest
 from glm_backend.models.model import Quantization
 from glm_backend.remote_model import RemoteModel
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Who everybody is until there is sign-in.
 LOCAL_USER = "local"
+#: How long a server that could not be reached is not asked again.
+_REST_S = 3.0
 
 
 class Services:
@@ -42,6 +45,8 @@ class Services:
         self.chat = ChatService(self.store, self.model, trash_days=settings.trash_days)
         self.user_id = self.store.ensure_user(LOCAL_USER)
         self._remote: RemoteModel | None = None
+        self._refused: UpstreamError | None = None
+        self._refused_until_s = 0.0
         self._connecting = threading.Lock()
 
     @property
@@ -90,17 +95,28 @@ class Services:
         return LanguageModel(model, max_concurrent=self.settings.max_concurrent)
 
     def _upstream(self) -> RemoteModel:
+        asked_s = time.monotonic()
         with self._connecting:
             if self._remote is None or self._remote.lost:
-                settings = self.settings
-                named = settings.model != Settings().model  # else the first that is offered
-                self._remote = RemoteModel.connect(
-                    settings.upstream_url,
-                    settings.upstream_api_key,
-                    model=settings.model if named else "",
-                    max_context=settings.max_context,
-                )
+                # Whoever waited here while another tried takes what that one was told.
+                if self._refused is not None and asked_s < self._refused_until_s:
+                    raise UpstreamError(**self._refused.details)
+                self._remote = self._connected()
             return self._remote
+
+    def _connected(self) -> RemoteModel:
+        settings = self.settings
+        named = settings.model != Settings().model  # else the first that is offered
+        try:
+            return RemoteModel.connect(
+                settings.upstream_url,
+                settings.upstream_api_key,
+                model=settings.model if named else "",
+                max_context=settings.max_context,
+            )
+        except UpstreamError as error:
+            self._refused, self._refused_until_s = error, time.monotonic() + _REST_S
+            raise
 
 
 def request_for(settings: Settings, model: str, quantization: Quantization) -> ModelRequest:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from glm_backend.errors import Phrase, SettingsError
 
@@ -144,7 +145,7 @@ def _checked(source: str, shown: str, key: str, value: object) -> object:
     try:
         return _converted(key, hints[key], value)
     except ValueError as error:
-        secret = key.endswith("api_key")
+        secret = key.endswith("api_key") or "@" in str(value)  # a URL may have a password
         raise SettingsError(
             source=source,
             key=shown,
@@ -171,8 +172,12 @@ def _converted(key: str, kind: object, value: object) -> object:
         return number
     if not isinstance(value, str):
         raise ValueError(Phrase("a text in quotes"))
-    if key == "device" and not _is_device(value):
+    if key == "device" and not is_device(value):
         raise ValueError(Phrase("auto, cpu, cuda or cuda:N"))
+    if key == "upstream_url" and value and not _is_http(value):
+        raise ValueError(Phrase("an address such as http://host:8000/v1"))
+    if key == "upstream_api_key" and not re.fullmatch("[!-~]*", value):  # all a header can hold
+        raise ValueError(Phrase("letters, digits and marks of ASCII, without spaces"))
     if key in ("data_dir", "model_dir"):
         if not value.strip():
             raise ValueError(Phrase("the path of a folder"))
@@ -183,9 +188,18 @@ def _converted(key: str, kind: object, value: object) -> object:
     return value
 
 
-def _is_device(text: str) -> bool:
+def is_device(text: str) -> bool:
+    """Whether it is auto, or as torch names the devices that are used here."""
     kind, _, index = text.partition(":")
     return text in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal())
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or half a bracket
+        return False
 
 
 def field_names() -> tuple[str, ...]:

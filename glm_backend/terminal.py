@@ -71,11 +71,12 @@ class TerminalChat:
 
     def _written(self, asked: list[Message]) -> str:
         """The text of the answer, said while it grows; raises what ended it."""
-        prompt = fit(self._model, "", asked, _SAMPLING)
-        params = replace(_SAMPLING, max_new_tokens=prompt.max_new_tokens)
-        completion = self._model.complete(prompt.messages, params)
         text = ""
-        with _stopped_by_ctrl_c(completion):
+        with _stopped_by_ctrl_c() as ctrl_c:
+            prompt = fit(self._model, "", asked, _SAMPLING)
+            params = replace(_SAMPLING, max_new_tokens=prompt.max_new_tokens)
+            completion = self._model.complete(prompt.messages, params)
+            ctrl_c.ends(completion)
             for event in completion.events():
                 if isinstance(event, Failed):
                     raise event.error
@@ -102,15 +103,31 @@ def _queries() -> Iterator[str]:
         yield query.encode("utf-8", "replace").decode("utf-8")
 
 
-@contextmanager
-def _stopped_by_ctrl_c(completion: Completion) -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        # In a thread: the handler interrupts this one, which may hold the very lock of `cancel`.
-        threading.Thread(target=completion.cancel).start()
+class _CtrlC:
+    """Ends an answer, also one that is only being prepared when it is pressed."""
 
-    before = signal.signal(signal.SIGINT, stop)
+    def __init__(self) -> None:
+        self._pressed = False
+        self._completion: Completion | None = None
+
+    def press(self, number: int, frame: FrameType | None) -> None:
+        self._pressed = True
+        if self._completion is not None:
+            # In a thread: the handler interrupts this one, which may hold the lock of `cancel`.
+            threading.Thread(target=self._completion.cancel).start()
+
+    def ends(self, completion: Completion) -> None:
+        self._completion = completion
+        if self._pressed:
+            completion.cancel()
+
+
+@contextmanager
+def _stopped_by_ctrl_c() -> Iterator[_CtrlC]:
+    ctrl_c = _CtrlC()
+    before = signal.signal(signal.SIGINT, ctrl_c.press)
     try:
-        yield
+        yield ctrl_c
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -43,6 +43,10 @@ def test_another_file_can_be_named(tmp_path: Path) -> None:
         ({"GLM_MAX_CONTEXT": "-5"}, "from 0"),
         ({"GLM_TRASH_DAYS": "soon"}, "from 0"),
         ({"GLM_DEVICE": "cuda:x"}, "cuda:N"),
+        ({"GLM_UPSTREAM_URL": "http://host:abc/v1"}, "http://host:8000/v1"),
+        ({"GLM_UPSTREAM_URL": "http://[::1"}, "http://host:8000/v1"),
+        ({"GLM_UPSTREAM_URL": "localhost:8000"}, "http://host:8000/v1"),
+        ({"GLM_UPSTREAM_API_KEY": "schlüssel"}, "something secret.*ASCII"),
         ({"GLM_DATA_DIR": "  "}, "folder"),
         ({"GLM_CONFIG": "missing.toml"}, "no such file"),
     ],
@@ -66,6 +70,10 @@ def test_a_secret_is_neither_shown_nor_quoted() -> None:
     url = "postgresql://glm:sk-secret@db/glm"
     settings = Settings.load({"GLM_UPSTREAM_API_KEY": "sk-secret", "GLM_DATABASE_URL": url})
     assert "sk-secret" not in repr(settings)
+    for name, text in (("API_KEY", "sk-secret\n"), ("URL", "http://me:sk-secret@host:abc")):
+        with pytest.raises(SettingsError) as caught:
+            Settings.load({f"GLM_UPSTREAM_{name}": text})
+        assert "sk-secret" not in str(caught.value)
 
 
 def test_the_data_folder_is_its_owners_alone(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def convert(
     """Writes the model of `checkpoint` in few bits as the new folder `folder`.
 
     It appears by one rename, whole. Raises ModelUnsupported for weights that are in few bits
-    already, FileExists for a folder that is there, CheckpointDamaged, OSError, and what
+    already, FileExists for a folder that is there, CheckpointDamaged, FolderNotWritten, and what
     `on_progress` raises.
     """
     import torch

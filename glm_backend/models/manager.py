@@ -175,12 +175,22 @@ class ModelManager(Generic[R]):
                 self._job.cancelled.set()
 
     def unload(self) -> None:
-        """Stops a load, lets the model go and gives its memory back before it returns."""
-        self.cancel()
+        """Stops a load, lets the model go and gives its memory back before it returns.
+
+        What somebody else asks for meanwhile stays.
+        """
+        with self._changed:
+            job, runtime = self._job, self._runtime
+            if job is not None:
+                job.cancelled.set()
         with self._turn:
+            with self._changed:
+                if self._runtime not in (None, runtime):
+                    return  # loaded since; what was to go is gone
             self._let_go()
             with self._changed:
-                self._show(state="empty", request=None, stage="", fraction=0.0, error=None)
+                if self._job in (None, job):
+                    self._show(state="empty", request=None, stage="", fraction=0.0, error=None)
 
     def forget_error(self) -> None:
         """Tells no longer why the last load ended early, where the model before it stayed."""

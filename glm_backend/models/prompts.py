@@ -6,6 +6,7 @@ looks like a control token ("<|im_end|>") stays text: only the template writes c
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,25 @@ class ChatTemplate:
     def eos_id(self) -> int | None:
         """The id that the tokenizer files name as the end of a text."""
         return self._tokenizer.eos_token_id  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def before_answer(self) -> str:
+        """The space between a prompt and the text of its answer that the model writes itself.
+
+        GLM-4's prompts end with <|assistant|>, and a line end stands before each answer.
+        """
+        asked, answer = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!!"}
+        try:
+            with self._one_at_a_time:
+                render = functools.partial(self._tokenizer.apply_chat_template, tokenize=False)
+                prompt = str(render([asked], add_generation_prompt=True))
+                whole = str(render([asked, answer]))
+        except _TEMPLATE_TROUBLE:  # which the conversation itself will meet, if it does
+            return ""
+        if not whole.startswith(prompt):
+            return ""
+        between = whole[len(prompt) :].partition("!!")[0]
+        return between if between.isspace() else ""
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the conversation with the opening of the assistant's answer.

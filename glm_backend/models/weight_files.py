@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 #: The format's own limit (https://github.com/huggingface/safetensors, "Format").
 _LONGEST_HEADER = 100_000_000
+#: What stands in the place of a file until Git LFS has fetched it.
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 #: Bytes of one value by the format's names.
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 _ITEM_BYTES |= {"U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -50,6 +51,7 @@ class TensorInfo:
 
 def headers(file: Path) -> dict[str, TensorInfo]:
     """Names and shapes in `file`, weights unread; raises CheckpointDamaged naming the file."""
+    _refuse_what_was_never_fetched(file)
     if file.suffix == ".safetensors":
         return _safetensors_headers(file)
     return {
@@ -70,6 +72,22 @@ def tensors(file: Path, infos: Iterable[tuple[str, TensorInfo]]) -> Iterator[tup
 
 def _damaged(file: Path, reason: Phrase) -> CheckpointDamaged:
     return CheckpointDamaged(file=str(file), reason=reason)
+
+
+def _refuse_what_was_never_fetched(file: Path) -> None:
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(len(_LFS_POINTER))
+    except OSError as error:
+        reason = Phrase("it cannot be read to its end ({error})", error=str(error))
+        raise _damaged(file, reason) from error
+    if not start:
+        raise _damaged(file, Phrase("it is empty"))
+    if start == _LFS_POINTER:
+        reason = Phrase(
+            "it is a pointer of Git LFS, not the file itself, which git lfs pull brings"
+        )
+        raise _damaged(file, reason)
 
 
 def _safetensors_headers(file: Path) -> dict[str, TensorInfo]:
@@ -104,7 +122,8 @@ def _info(file: Path, entry: dict[str, Any], start: int) -> TensorInfo:
     """One entry of the header; KeyError, TypeError or CheckpointDamaged where it is none."""
     kind, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     size_bytes = math.prod(shape) * _ITEM_BYTES[kind]
-    if begin < 0 or end - begin != size_bytes or any(length < 0 for length in shape):
+    whole = all(type(number) is int and number >= 0 for number in (*shape, begin))
+    if not whole or end - begin != size_bytes:
         reason = Phrase(
             "its header is wrong: a tensor of {size} bytes lies at {begin} to {end}",
             size=size_bytes,
@@ -156,9 +175,11 @@ def _unpickled(file: Path) -> dict[str, torch.Tensor]:
     try:
         zipped = zipfile.is_zipfile(file)  # the form before torch 1.6 was not, and cannot be mapped
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError) as error:
-        first_line = str(error).partition("\n")[0]
-        reason = Phrase("it cannot be read safely ({error})", error=first_line)
+    except OSError as error:
+        reason = Phrase("it cannot be read to its end ({error})", error=str(error))
+        raise _damaged(file, reason) from error
+    except Exception as error:  # of any kind; torch's own text tells how to run what is in the file
+        reason = Phrase("it cannot be read safely: it is damaged, or holds more than tensors")
         raise _damaged(file, reason) from error
     if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
         raise _damaged(file, Phrase("it holds something other than tensors"))

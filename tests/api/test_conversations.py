@@ -86,7 +86,7 @@ def test_every_form_is_the_file_that_the_other_rooms_give(
     assert answer.status_code == 200
     known = EXPORT_FORMS[form]
     assert answer.headers["content-type"] == known.media_type
-    attached = f'attachment; filename="conversations.{known.extension}"'
+    attached = f'attachment; filename="{known.file_name(Selection())}"'
     assert answer.headers["content-disposition"] == attached
     same = b"".join(export(services.store, services.user_id, form))
     if form == "datapackage":

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from glm_backend.completion import Text
 from glm_backend.engine.request import SamplingParams
 from glm_backend.errors import AnswerComplete, UnknownMessage
-from glm_backend.language_model import LanguageModel, ids_behind
+from glm_backend.language_model import LanguageModel, ids_behind, load_model
 from glm_backend.models.chatglm_language import open_tokenizer
 from glm_backend.models.loader import load
-from glm_backend.models.model import LoadedModel, TextTokenizer
+from glm_backend.models.model import LoadedModel, Message, TextTokenizer
 from glm_backend.models.tokenizer import FastTokenizer
 from glm_backend.testing import FakeModel
 from tests.chat.test_chat import Room
-from tests.models import chatglm_tiny, tiny
+from tests.models import chatglm_tiny, test_ice_tokenizer, tiny
 
 WORDS = [f"w{n} " for n in range(40)]
 
@@ -106,6 +106,44 @@ def test_text_behind_other_text_gets_no_space_in_front(
     shown = [stream.push(token_id) for token_id in tokenizer.encode("he said: ")]
     shown += [stream.push(token_id) for token_id in ids_behind(tokenizer, text)]
     assert "".join([*shown, stream.finish()]) == f"he said: {text}"
+
+
+GLM4_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def published(folder: Path, name: str) -> Path:
+    """A small ChatGLM2 or ChatGLM3 with a tokenizer."""
+    config = chatglm_tiny.config(_name_or_path=f"THUDM/{name}-6b")
+    chatglm_tiny.save(folder, config, chatglm_tiny.weights(config))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["chatglm2", "chatglm3", "like GLM-4", "another template"])
+def test_a_begun_answer_stands_where_a_whole_one_does(tmp_path: Path, kind: str) -> None:
+    if kind.startswith("chatglm"):
+        published(tmp_path, kind)
+    else:
+        tiny.make(tmp_path, template=GLM4_TEMPLATE if "GLM" in kind else tiny.TEMPLATE)
+    model = load_model(str(tmp_path))
+    asked: Message = {"role": "user", "content": "Hi"}
+    begun: Message = {"role": "assistant", "content": "the quick 你好"}
+    prompt, ids = model._prompt_and_beginning([asked, begun])
+    whole = model.prompt_ids([asked, begun, asked])
+    model.close()
+    assert [*prompt, *ids] == whole[: len(prompt) + len(ids)]
+    assert prompt == whole[: len(prompt)] and len(ids) > 3
+
+
+def test_a_begun_answer_of_the_first_chatglm_is_a_text_by_itself(tmp_path: Path) -> None:
+    model = load_model(str(test_ice_tokenizer.folder(tmp_path / "chatglm-6b")))
+    assert model.tokenizer is not None
+    asked: Message = {"role": "user", "content": "Hi"}
+    _, ids = model._prompt_and_beginning([asked, {"role": "assistant", "content": "你好"}])
+    model.close()
+    assert ids == model.tokenizer.encode("你好")  # as the answers that it was trained on
 
 
 @pytest.mark.starter

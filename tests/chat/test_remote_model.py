@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from glm_backend import remote_model
 from glm_backend.completion import Text, TokenLogprob
-from glm_backend.engine.request import Failed, Finished, SamplingParams
+from glm_backend.engine.request import Failed, Finished, SamplingParams, Usage
 from glm_backend.errors import UpstreamError
 from glm_backend.remote_model import RemoteModel
 from glm_backend.services import Services
@@ -37,6 +41,7 @@ class Upstream(ThreadingHTTPServer):
         self.logprobs: dict[str, object] | None = None
         self.go_on = threading.Event()
         self.go_on.set()
+        self.left_alone = threading.Event()
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
 
@@ -58,6 +63,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(body)
+        if self.server.fault == "silent":
+            if self.rfile.read(1) == b"":
+                self.server.left_alone.set()
+            return
         if self.server.fault == "status":
             self.send_error(self.server.status)
             return
@@ -251,9 +260,58 @@ def test_stop_does_not_wait_for_a_silent_server(model: RemoteModel, upstream: Up
     assert next(events).reason == "cancelled"
 
 
+def test_an_answer_given_up_before_its_first_word_is_hung_up_on(
+    model: RemoteModel, upstream: Upstream
+) -> None:
+    upstream.fault = "silent"
+    completion = model.complete([{"role": "user", "content": "hi"}], SamplingParams())
+    while not upstream.requests:
+        time.sleep(0.01)
+    completion.cancel()
+    assert upstream.left_alone.wait(10)
+    (end,) = completion.events()
+    assert end.reason == "cancelled"
+    upstream.fault = ""
+    assert answer_of(model)[0] == "Bonjour 你好"  # others go on
+
+
+def test_a_stopped_answer_never_ends_as_a_whole_one(
+    model: RemoteModel, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.go_on.clear()
+    completion = model.complete([{"role": "user", "content": "hi"}], SamplingParams())
+    events = completion.events()
+    assert next(events).text == "Bon"
+    usage, (reader,) = completion._usage, [t for t in threading.enumerate() if "_read" in t.name]
+
+    def after_the_reader() -> Usage:
+        if threading.current_thread() is not reader:  # between the mark of Stop and its end
+            upstream.go_on.set()
+            reader.join(10)
+        return usage()
+
+    monkeypatch.setattr(completion, "_usage", after_the_reader)
+    completion.cancel()
+    assert [event.reason for event in events if not isinstance(event, Text)] == ["cancelled"]
+
+
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(UpstreamError, match=r"127\.0\.0\.1:9"):
         RemoteModel.connect("http://127.0.0.1:9", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("http://me:pw@host:abc/v1", "host:abc/v1"),
+        ("http://[::1", "http://[::1"),
+        ("http://999.1.1.1/v1", "999.1.1.1"),
+    ],
+)
+def test_an_address_that_is_none_is_told_without_its_password(url: str, host: str) -> None:
+    assert remote_model.host_of(url) == host
+    with pytest.raises(UpstreamError, match="Invalid"):
+        RemoteModel.connect(url, "")
 
 
 def test_a_server_without_models_is_refused(upstream: Upstream) -> None:
@@ -277,6 +335,31 @@ def test_a_server_with_another_model_is_asked_again(upstream: Upstream, tmp_path
     list(services.model().complete([{"role": "user", "content": "hi"}], SamplingParams()).events())
     assert services.model().name == "other"
     services.close()
+
+
+def test_nobody_waits_in_turn_for_a_server_that_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_model, "_CONNECT_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        services = Services(Settings(data_dir=tmp_path, upstream_url=url))
+        connect, tries = RemoteModel.connect, []
+
+        def counted(*given: Any, **named: Any) -> RemoteModel:
+            tries.append(given)
+            return connect(*given, **named)
+
+        monkeypatch.setattr(RemoteModel, "connect", counted)
+        with ThreadPoolExecutor(5) as pool:
+            asked = [pool.submit(services.model) for _ in range(5)]
+            told = {str(one.exception()) for one in asked}
+        assert len(tries) == len(told) == 1
+        services._refused_until_s = time.monotonic()
+        with pytest.raises(UpstreamError):  # later it is asked again
+            services.model()
+        assert len(tries) == 2
+        services.close()
 
 
 def test_the_dashboard_chats_through_another_server(upstream: Upstream, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from glm_backend import cli
 from glm_backend.services import LOCAL_USER
 from glm_backend.settings import Settings
 from glm_backend.store.store import Store
@@ -129,6 +130,17 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path, conversa
     done = run(tmp_path, "export", "--format", "csv", "--output", str(tmp_path / "no" / "folder"))
     assert done.returncode == 1
     assert "no/folder" in done.stderr.replace(".folder.partial", "folder")
+
+
+def test_bench_runs_what_make_bench_runs_and_says_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run(tmp_path, "bench", "dance")
+    assert done.returncode == 2
+    assert "unknown: dance; there are starter," in done.stderr
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "glm_backend" / "cli.py"))
+    assert cli.main(["bench"]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
 
 
 def test_gradio_says_how_to_install_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from glm_backend.drop_in import AutoModel, AutoTokenizer
-from glm_backend.errors import InvalidParameter, ModelMissing
+from glm_backend.errors import InvalidParameter, ModelMissing, ModelUnsupported
 from tests.models import chatglm_tiny, tiny
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures"
@@ -131,6 +131,97 @@ def test_any_chat_model_talks_in_pairs(tmp_path: Path) -> None:
         model.chat(tokenizer, "hi", no_repeat_ngram_size=3)
     with pytest.raises(InvalidParameter, match="role"):  # only ChatGLM3 knows others
         model.chat(tokenizer, "hi", role="observation")
+    model.close()
+
+
+def test_keywords_of_the_authors_scripts_are_taken(tmp_path: Path) -> None:
+    tiny.make(tmp_path)
+    folder = str(tmp_path)
+    meaningless = {"trust_remote_code": True, "revision": "v1.0", "cache_dir": "x", "config": None}
+    AutoTokenizer.from_pretrained(folder, use_fast=False, **meaningless)
+    model = AutoModel.from_pretrained(
+        folder,
+        torch_dtype=torch.bfloat16,
+        device_map="auto",
+        empty_init=False,
+        low_cpu_mem_usage=True,
+        **meaningless,
+    )
+    assert (model._plan.dtype, model._plan.device) == ("bfloat16", "auto")
+    assert model.to("cpu").to(torch.float32).eval()._model().quantization == "none"
+    assert model._loaded is not None
+    assert (model._loaded._model.dtype, str(model._loaded._model.device)) == (torch.float32, "cpu")
+    model.close()
+    for moved in (
+        model.cuda(1),
+        model.cuda("cuda:1"),
+        model.to(torch.device("cuda", 1)),
+        model.to("cuda:1", torch.float16),
+        model.to(device="cuda:1", dtype="float16"),
+    ):
+        assert moved._plan.device == "cuda:1"
+    assert model._plan.dtype == "float16"
+    assert model.cuda()._plan.device == "cuda"
+
+
+def test_what_cannot_be_honoured_is_refused_by_its_name(tmp_path: Path) -> None:
+    tiny.make(tmp_path)
+    folder = str(tmp_path)
+    for name, value in {
+        "config": object(),
+        "load_in_8bit": True,
+        "torch_dtype": torch.int8,
+        "device_map": {"": 0},
+        "device": "mps",
+    }.items():
+        with pytest.raises(InvalidParameter, match=f"^{name} is "):
+            AutoModel.from_pretrained(folder, **{name: value})
+    with pytest.raises(InvalidParameter, match=r"revision is 'v1\.0'"):
+        AutoTokenizer.from_pretrained("THUDM/no-such-repository", revision="v1.0")
+    with pytest.raises(InvalidParameter, match=r"device is 'mps'.*cpu"):
+        AutoModel.from_pretrained(folder).to("mps")
+
+
+def test_a_folder_that_does_not_say_its_family_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = chatglm_tiny.config(rope_ratio=50)
+    del config["_name_or_path"]
+    folder = str(chatglm_tiny.save(tmp_path / "x", config, chatglm_tiny.weights(config)))
+    with pytest.raises(ModelUnsupported, match='family="chatglm2"'):
+        AutoTokenizer.from_pretrained(folder)
+    for family in ("chatglm2", "chatglm3"):
+        AutoTokenizer.from_pretrained(folder, family=family)
+        model = AutoModel.from_pretrained(folder, family=family).eval()
+        assert model._model().family == family
+        model.close()
+    monkeypatch.setenv("GLM_FAMILY", "chatglm3")
+    AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder)
+    assert model._model().family == "chatglm3"
+    model.close()
+
+
+@pytest.mark.parametrize("family", ["chatglm2", "chatglm3"])
+def test_options_of_a_question_are_those_of_the_originals(tmp_path: Path, family: str) -> None:
+    config = chatglm_tiny.config(_name_or_path=f"THUDM/{family}-6b")
+    folder = str(chatglm_tiny.save(tmp_path, config, chatglm_tiny.weights(config)))
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    role = ["user"] if family == "chatglm3" else []
+    prompt = len(model._model().prompt_ids([{"role": "user", "content": "hi"}]))
+    named = model.chat(tokenizer, "hi", do_sample=False, max_length=prompt + 9)
+    assert model.chat(tokenizer, "hi", [], *role, prompt + 9, 1, False) == named
+    assert model.chat(tokenizer, "hi", do_sample=False, max_new_tokens=9) == named
+    assert model.chat(tokenizer, "hi", do_sample=False, max_new_tokens=9, max_length=900) == named
+    *_, streamed = model.stream_chat(tokenizer, "hi", [], *role, None, prompt + 9, False)
+    assert streamed == named
+    for wrong in ({"stop": ("a",)}, {"logprobs": 2}):
+        with pytest.raises(InvalidParameter, match="must be left out"):
+            model.chat(tokenizer, "hi", **wrong)
+    with pytest.raises(InvalidParameter, match="max_length"):
+        model.chat(tokenizer, "hi", [], *role, 100, max_length=100)
+    with pytest.raises(InvalidParameter, match="must be at most one each of"):
+        model.chat(tokenizer, "hi", [], *role, 100, 1, True, 0.8, 0.8, None, "more")
     model.close()
 
 

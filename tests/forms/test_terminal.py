@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ if sys.platform == "win32":
 
 import pty
 
+from glm_backend.models.model import Message
 from glm_backend.terminal import TerminalChat
 from tests.forms.fake_terminal import Stub
 
@@ -140,6 +142,23 @@ def test_ctrl_c_ends_the_answer_and_not_the_program(terminal: Callable[..., Term
     chat.wait_for("用户：")
     chat.type("stop\n")
     assert chat.process.wait(10) == 0
+
+
+def test_ctrl_c_before_the_answer_begins_ends_it_and_not_the_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Impatient(Stub):
+        def count_tokens(self, messages: Sequence[Message]) -> int:
+            if messages[-1]["content"] == "long":
+                signal.raise_signal(signal.SIGINT)
+            return super().count_tokens(messages)
+
+    lines = iter(["long", "count", "stop"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    assert TerminalChat(Impatient(), "ChatGLM2-6B").run()
+    said = capsys.readouterr().out
+    assert "word" not in said
+    assert "1 messages" in said
 
 
 def test_questions_are_remembered_for_the_arrow_keys(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import MixtralConfig
 
 from glm_backend.errors import CheckpointDamaged, ModelError, ModelMissing, ModelUnsupported
+from glm_backend.models import weight_files
 from glm_backend.models.checkpoint import Checkpoint
 from glm_backend.models.loader import load, prepare
 from tests.models import tiny
@@ -230,6 +236,66 @@ def test_a_truncated_shard_is_named(shards: Path) -> None:
     assert "cut short" in str(error)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 1234\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "it is empty"), (POINTER, "git lfs pull brings")]
+)
+def test_a_file_that_was_never_fetched_is_told_from_a_damaged_one(
+    folder: Path, name: str, content: bytes, reason: str
+) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(content)
+    message = str(refused(folder))
+    assert name in message
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html>\xe9chec",
+        b"\0" * 5000,
+        b"\x80\x02.",
+        b"\x80\x02}q\x00(X\x04\x00\x00\x00\xff\xff\xff\xff",
+        b"\x80\x02(K\x01s.",
+        b"\x80\x02I1x\n.",
+        pickle.dumps({"lm_head.weight": os.system}),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_no_bytes_make_a_bin_file_more_than_damaged(
+    folder: Path, content: bytes, zipped: bool
+) -> None:
+    file = folder / "pytorch_model.bin"
+    (folder / "model.safetensors").unlink()
+    if zipped:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+            archive.writestr("archive/version", "3\n")
+    else:
+        file.write_bytes(content)
+    message = str(refused(folder))
+    assert str(file) in message
+    assert "weights_only" not in message
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(place=st.floats(0, 1), byte=st.integers(0, 255), legacy=st.booleans())
+def test_a_bin_file_with_a_wrong_byte_is_read_or_refused(
+    tmp_path: Path, place: float, byte: int, legacy: bool
+) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.ones(3)}, file, _use_new_zipfile_serialization=not legacy)
+    content = bytearray(file.read_bytes())
+    content[int(place * (len(content) - 1))] = byte
+    file.write_bytes(content)
+    with contextlib.suppress(CheckpointDamaged):
+        weight_files.headers(file)
+
+
 def test_a_truncated_bin_is_named(folder: Path) -> None:
     path = folder / "pytorch_model.bin"
     torch.save(load_file(folder / WEIGHTS), path)
@@ -297,6 +363,8 @@ def test_rotary_tables_of_old_versions_are_passed_over(folder: Path) -> None:
         {"dtype": "F32", "shape": [4], "data_offsets": [-16, 0]},
         {"dtype": "F32", "shape": [4], "data_offsets": [0, 8]},
         {"dtype": "F32", "shape": [-2, -2], "data_offsets": [0, 16]},
+        {"dtype": "F32", "shape": [2.0, 2], "data_offsets": [0, 16]},
+        {"dtype": "F32", "shape": [4], "data_offsets": [0.5, 16.5]},
         {"dtype": "Q9", "shape": [4], "data_offsets": [0, 16]},
         {"dtype": "F32", "shape": "many", "data_offsets": [0, 16]},
         {"shape": [4]},

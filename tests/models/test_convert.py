@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GlmConfig, Qwen2Config
 
-from glm_backend.errors import Cancelled, CheckpointDamaged, FileExists, ModelUnsupported
+from glm_backend.errors import (
+    Cancelled,
+    CheckpointDamaged,
+    FileExists,
+    FolderNotWritten,
+    ModelUnsupported,
+)
 from glm_backend.language_model import LanguageModel
 from glm_backend.models import convert as converting
 from glm_backend.models.convert import convert
 from glm_backend.models.loader import load, open_checkpoint
 from glm_backend.models.model import Quantization
+from glm_backend.models.new_folder import new_folder
 from tests.models import chatglm_tiny
 from tests.models import tiny as plain
 
@@ -153,6 +163,37 @@ def test_who_stops_it_finds_nothing_left(tmp_path: Path, at: str) -> None:
     with pytest.raises(Cancelled):
         convert(checkpoint, tmp_path / "kept", "int8", model="tiny", on_progress=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    llama(tmp_path / "source")
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(FolderNotWritten, match=r"kept.*No space left"):
+        kept(tmp_path / "source", tmp_path / "kept", "int8")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_of_two_that_make_one_folder_the_first_is_kept_whole(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    theirs = tmp_path / f".kept.{other.pid}.partial"
+    theirs.mkdir()
+    with pytest.raises(FileExists), new_folder(tmp_path / "kept") as ours:
+        (theirs / "file").write_text("theirs")
+        (ours / "file").write_text("ours")
+        theirs.rename(tmp_path / "kept")
+    assert (tmp_path / "kept" / "file").read_text() == "theirs"
+    theirs.mkdir()
+    other.communicate(b"")
+    with new_folder(tmp_path / "another"), new_folder(tmp_path / "kept.2"):
+        assert theirs.exists()  # it is not theirs to remove
+    shutil.rmtree(tmp_path / "kept")
+    with new_folder(tmp_path / "kept"):
+        assert not theirs.exists()
 
 
 def _without(tensors: dict[str, Tensor], name: str) -> None:

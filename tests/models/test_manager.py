@@ -325,6 +325,49 @@ def test_unloading_while_loading_ends_empty(
         manager.current()
 
 
+def test_what_is_asked_for_while_a_model_goes_is_on_its_way(
+    manager: ModelManager[Held], gate: Gate, a: str, b: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded(manager, a)
+    going, go_on = threading.Event(), threading.Event()
+
+    def close() -> None:
+        going.set()
+        assert go_on.wait(LONG_S)
+
+    monkeypatch.setattr(manager.current(), "close", close)
+    unloading = threading.Thread(target=manager.unload)
+    unloading.start()
+    assert going.wait(LONG_S)
+    gate.let_through.clear()
+    manager.load(ModelRequest(b))
+    go_on.set()
+    unloading.join()
+    assert manager.status().state == "loading"
+    gate.let_through.set()
+    status = manager.wait(LONG_S)
+    assert (status.state, status.model and status.model.id) == ("ready", b)
+
+
+def test_what_is_asked_for_behind_an_unload_that_waits_its_turn_is_loaded(
+    manager: ModelManager[Held], gate: Gate, a: str, b: str
+) -> None:
+    gate.let_through.clear()
+    manager.load(ModelRequest(a))
+    assert gate.reached.wait(LONG_S)
+    job = manager._job
+    unloading = threading.Thread(target=manager.unload)
+    unloading.start()
+    assert job is not None
+    assert job.cancelled.wait(LONG_S)
+    manager.load(ModelRequest(b))
+    gate.let_through.set()
+    unloading.join()
+    status = manager.wait(LONG_S)
+    assert (status.state, status.model and status.model.id) == ("ready", b)
+    assert not manager.current().closed
+
+
 def test_unload_lets_everything_go(manager: ModelManager[Held], a: str) -> None:
     loaded(manager, a)
     old = manager.current()

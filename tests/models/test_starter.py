@@ -96,7 +96,7 @@ def test_a_killed_conversion_and_two_at_once_end_well(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     first = spawn.Process(target=_convert, args=(tmp_path,))
     first.start()
-    partial = tmp_path / ".smollm2-135m.partial"
+    partial = tmp_path / f".smollm2-135m.{first.pid}.partial"
     while not partial.exists() and first.is_alive():
         time.sleep(0.05)
     first.kill()

@@ -3,6 +3,7 @@
 TEXTS: dict[str, str] = {
     "app.name": "Team chat",
     "list.and": ", ",
+    "list.reasons": "; ",
     # --- chat
     "chat.title": "Chat",
     "chat.new": "New chat",
@@ -380,8 +381,8 @@ TEXTS: dict[str, str] = {
     "import.taking": "Importing…",
     "import.recognised": "Recognised: {forms}.",
     "import.form": "{form} ({count:,})",
-    "import.would_take": "{count:,} conversations with {messages:,} messages would be imported.",
-    "import.was_take": "{count:,} conversations with {messages:,} messages were imported.",
+    "import.would_take": "{count:,} conversations with {messages} would be imported.",
+    "import.was_take": "{count:,} conversations with {messages} were imported.",
     "import.known": "{count:,} are here already.",
     "import.trash": "{count:,} are here, in the trash.",
     "import.refused": "{count:,} cannot be taken.",
@@ -428,6 +429,7 @@ TEXTS: dict[str, str] = {
     "usage.good": "Rated good",
     "usage.good_help": "Of the answers that were rated.",
     "usage.day": "Day",
+    "usage.unknown": "imported or unknown",
     "usage.messages_by_day": "Answers a day",
     "usage.tokens_by_day": "Tokens a day",
     "usage.speed_by_day": "Tokens/s",
@@ -437,8 +439,13 @@ TEXTS: dict[str, str] = {
 
 #: The same for a `count` of one, where English has another word for it.
 ONE = {
+    "chat.show_earlier": "Show 1 earlier message",
+    "status.left_out": "The oldest message had no room in the model's context and was left out of "
+    "this answer.",
     "overview.row": "1 message, {changed}",
     "history.count": "1 message",
+    "history.marked": "1 marked: the buttons act on it.",
+    "history.all_found": "None marked: the buttons act on the one that was found.",
     "settings.answers_end": "One answer is being written or waits. Unloading this model, or "
     "loading another one, stops it; what there is of it is kept.",
     "sure.pin": "Pin the one conversation that was found?",
@@ -453,7 +460,9 @@ ONE = {
     "sure.erase": "Erase this conversation for good, with every message, rating and note in it? "
     "This cannot be taken back.",
     "export.about": "1 conversation.",
-    "import.would_take": "1 conversation with {messages:,} messages would be imported.",
-    "import.was_take": "1 conversation with {messages:,} messages was imported.",
+    "import.would_take": "1 conversation with {messages} would be imported.",
+    "import.was_take": "1 conversation with {messages} was imported.",
+    "import.known": "1 is here already.",
+    "import.trash": "1 is here, in the trash.",
     "import.take": "Import 1 conversation",
 }

@@ -3,6 +3,7 @@
 TEXTS: dict[str, str] = {
     "app.name": "团队对话",
     "list.and": "、",
+    "list.reasons": "；",
     # --- chat
     "chat.title": "对话",
     "chat.new": "新对话",
@@ -350,8 +351,8 @@ TEXTS: dict[str, str] = {
     "import.taking": "正在导入…",
     "import.recognised": "识别为：{forms}。",
     "import.form": "{form}（{count:,} 个）",
-    "import.would_take": "将导入 {count:,} 个对话，共 {messages:,} 条消息。",
-    "import.was_take": "已导入 {count:,} 个对话，共 {messages:,} 条消息。",
+    "import.would_take": "将导入 {count:,} 个对话，共 {messages}。",
+    "import.was_take": "已导入 {count:,} 个对话，共 {messages}。",
     "import.known": "{count:,} 个已经存在。",
     "import.trash": "{count:,} 个在回收站中。",
     "import.refused": "{count:,} 个无法导入。",
@@ -397,6 +398,7 @@ TEXTS: dict[str, str] = {
     "usage.good": "好评率",
     "usage.good_help": "占已评价回答的比例。",
     "usage.day": "日期",
+    "usage.unknown": "导入或未知",
     "usage.messages_by_day": "每日回答",
     "usage.tokens_by_day": "每日词元",
     "usage.speed_by_day": "词元/秒",

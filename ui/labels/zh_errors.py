@@ -12,6 +12,7 @@ ERRORS: dict[str, str] = {
     "ContextOverflow": "问题连同系统提示词需要 {prompt_tokens} 个词元；{model} 只能容纳 {limit} 个"
     "（共 {context} 个，其中 {reserved} 个留给回答）。请缩短问题，或调整最大长度以留出更多空间。",
     "InvalidParameter": "{name} 的值为 {value}，但必须是：{allowed}。",
+    "EmptyTitle": "请输入标题（1 到 {limit} 个字符）。",
     "NoQuestion": "最后一条消息不是用户的，因此没有可回答的问题。",
     "UnknownConversation": "没有编号为 {conversation_id} 的对话，它可能已被删除。",
     "UnknownMessage": "本对话中没有消息 {message_id}。",
@@ -38,6 +39,8 @@ ERRORS: dict[str, str] = {
     "OutOfMemory": "{what} 约需 {needed}，目前可用 {available}。请选择更小的模型或更低的精度"
     "（INT8、INT4），或关闭其他程序。",
     "DownloadFailed": "{model}：从 {host} 下载失败（{reason}）。{remedy}",
+    "FolderNotWritten": "无法写入 {folder}（{reason}）。请清理空间，或选择其他文件夹；"
+    "没有留下未完成的内容。",
     "StoreError": "数据库 {database} 无法工作：{reason}。未作任何更改。",
     "StoreReadOnly": "数据库 {database} 是只读的。请让运行仪表板的账户对该文件及其文件夹可写；"
     "期间仍可查看和导出。",
