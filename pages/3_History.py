@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import streamlit as st
 
-from glm_backend.errors import GLMError, UnknownConversation
+from glm_backend.errors import UnknownConversation
 from glm_backend.services import Services
 from ui.frame import open_page, plain_error, saying_errors
 from ui.history.bar import draw_bar
 from ui.history.changes import draw_changes
 from ui.history.filter import CURRENT, draw_filter
 from ui.history.marks import Choice, Marks
-from ui.history.reader import draw_reader, draw_way_back
+from ui.history.reader import draw_reader
 from ui.history.rows import draw_rows, find_page
 from ui.importing import draw_import
 from ui.labels import t
@@ -54,12 +54,6 @@ def draw_overview(services: Services) -> None:
             draw_usage(services)
 
 
-def draw_unknown(error: GLMError) -> None:
-    """The link leads nowhere."""
-    st.warning(plain_error(error))
-    draw_way_back()
-
-
 services = open_page()
 conversation_id = st.query_params.get("c")
 with saying_errors():
@@ -68,5 +62,5 @@ with saying_errors():
             draw_overview(services)
         else:
             draw_reader(services, conversation_id, st.query_params.get("m"))
-    except UnknownConversation as error:
-        draw_unknown(error)
+    except UnknownConversation as error:  # the link leads nowhere
+        st.warning(plain_error(error))

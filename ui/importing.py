@@ -149,13 +149,14 @@ def _draw_report(report: ImportReport) -> None:
     """Counts in words, then each conversation that was not simply taken."""
     kind = "would" if report.dry_run else "was"
     counts = report.counts
-    lines = [t(f"import.{kind}_take", count=counts["imported"], messages=report.messages)]
+    messages = t("history.count", count=report.messages)
+    lines = [t(f"import.{kind}_take", count=counts["imported"], messages=messages)]
     lines += [
         t(f"import.{outcome}", count=counts[outcome])
         for outcome in ("known", "trash", "refused")
         if counts[outcome]
     ]
-    forms = ", ".join(
+    forms = t("list.and").join(
         t("import.form", form=t(f"form.{name.replace('-', '_') or 'unknown'}"), count=count)
         for name, count in report.forms.most_common()
     )
@@ -171,7 +172,7 @@ def _draw_entries(entries: Sequence[Entry], left_off: int) -> None:
     table = pd.DataFrame(
         {
             t("import.position"): entry.position,
-            t("history.title_column"): entry.title or t("chat.untitled"),
+            t("history.title_column"): entry.title or "–",
             t("import.outcome"): t(f"import.is_{entry.outcome}"),
             t("import.why"): _why(entry),
         }
@@ -186,4 +187,4 @@ def _draw_entries(entries: Sequence[Entry], left_off: int) -> None:
 
 def _why(entry: Entry) -> str:
     reasons = [error_text(entry.error)] if entry.error else []
-    return "; ".join([*reasons, *(said(note) for note in entry.notes)])
+    return t("list.reasons").join([*reasons, *(said(note) for note in entry.notes)])

@@ -18,6 +18,7 @@ from ui.labels import t, t_or
 _PERIODS: dict[str, int | None] = {"month": 30, "quarter": 90, "year": 365, "all": None}
 _HEIGHT = 210
 _COLOURS = ["#2f6f5e", "#c2703d", "#6b7f8c", "#b9a24c", "#8c6b86", "#4c7c9c"]
+_UNKNOWN = "#a9b1ae"
 _GOOD, _BAD = "#4c9c86", "#c2703d"
 _DAILY = ("day", "model", "answers", "tokens", "speed", "good", "bad")
 
@@ -48,8 +49,8 @@ def draw_usage(services: Services) -> None:
     _draw_charts(by_day, since)
     st.caption(t("usage.utc"))
     by_model = services.store.usage(reader, "model", "quantization", since=since)
-    answered = [used for used in by_model if used.model]
-    _draw_table(answered, "usage_models", "model", "quantization")
+    by_model.sort(key=lambda used: not used.model)  # what names none is the last
+    _draw_table(by_model, "usage_models", "model", "quantization")
     if reader is Everybody.EVERYBODY:
         by_user = services.store.usage(reader, "user", since=since)
         _draw_table(by_user, "usage_users", "user")
@@ -86,11 +87,11 @@ def _draw_charts(by_day: Sequence[Used], since: date | None) -> None:
 
 
 def daily(by_day: Sequence[Used]) -> pd.DataFrame:
-    """One row a day and model; questions, which belong to no model, are left out."""
+    """One row a day and model that answered, which an import may not name."""
     rows = [
         (
             pd.Timestamp(used.day),
-            used.model,
+            used.model or t("usage.unknown"),
             used.answers,
             used.prompt_tokens + used.completion_tokens,
             used.tokens_per_s,
@@ -98,7 +99,7 @@ def daily(by_day: Sequence[Used]) -> pd.DataFrame:
             -used.rated_bad,
         )
         for used in by_day
-        if used.model
+        if used.answers
     ]
     return pd.DataFrame(rows, columns=list(_DAILY))
 
@@ -119,9 +120,16 @@ def _days(since: date | None) -> alt.X:
     return day.scale(domain=ends)
 
 
-def _colour() -> alt.Color:
-    legend = alt.Legend(orient="top", title=None, labelLimit=160, padding=0, offset=6)
-    return alt.Color("model:N", legend=legend, scale=alt.Scale(range=_COLOURS))
+def _colour(data: pd.DataFrame, drawn: pd.DataFrame) -> alt.Color:
+    """Each model has the same colour in every chart; named are those that are drawn in this one."""
+    unknown = t("usage.unknown")
+    models = sorted({*data["model"]} - {unknown})
+    colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(models))]
+    if unknown in {*data["model"]}:
+        models, colours = [*models, unknown], [*colours, _UNKNOWN]
+    named = [model for model in models if model in {*drawn["model"]}]
+    legend = alt.Legend(orient="top", title=None, labelLimit=160, padding=0, offset=6, values=named)
+    return alt.Color("model:N", legend=legend, scale=alt.Scale(domain=models, range=colours))
 
 
 def _bars(data: pd.DataFrame, column: str, day: alt.X) -> alt.Chart:
@@ -135,7 +143,7 @@ def _bars(data: pd.DataFrame, column: str, day: alt.X) -> alt.Chart:
                 title=None,
                 axis=alt.Axis(format="~s", tickCount=4, tickMinStep=1),
             ),
-            color=_colour(),
+            color=_colour(data, data),
             tooltip=[
                 alt.Tooltip("day:T", title=t("usage.day"), format="%Y-%m-%d"),
                 alt.Tooltip("model:N", title=t("history.model")),
@@ -146,13 +154,14 @@ def _bars(data: pd.DataFrame, column: str, day: alt.X) -> alt.Chart:
 
 
 def _lines(data: pd.DataFrame, day: alt.X) -> alt.Chart:
+    timed = data.dropna(subset=["speed"])
     return (
-        alt.Chart(data.dropna(subset=["speed"]))
+        alt.Chart(timed)
         .mark_line(point=True)
         .encode(
             x=day,
             y=alt.Y("mean(speed):Q", title=None, axis=alt.Axis(tickCount=4)),
-            color=_colour(),
+            color=_colour(data, timed),
             tooltip=[
                 alt.Tooltip("day:T", title=t("usage.day"), format="%Y-%m-%d"),
                 alt.Tooltip("model:N", title=t("history.model")),
@@ -196,16 +205,21 @@ def _draw_table(rows: Sequence[Used], key: str, *kinds: str) -> None:
         }
         for row in rows
     )
+    numbers = st.column_config.NumberColumn(format="localized")  # 1,234
+    counts = ("usage.questions", "usage.answers", "usage.tokens")
+    counts += ("history.rated_good", "history.rated_bad")
     speed = st.column_config.NumberColumn(format="%.1f")
     with st.container(key=key):
         st.dataframe(
             table,
             hide_index=True,
             height="content",
-            column_config={t("usage.speed"): speed},
+            column_config={**{t(key): numbers for key in counts}, t("usage.speed"): speed},
         )
 
 
 def _named(row: Used, kind: str) -> str:
     value = str(getattr(row, kind))
+    if kind == "model" and not value:
+        return t("usage.unknown")
     return t_or(f"quantization.{value}", value) if kind == "quantization" and value else value

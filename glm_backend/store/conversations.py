@@ -10,7 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from glm_backend.errors import InvalidParameter, Phrase, UnknownConversation, UnknownUser
+from glm_backend.errors import (
+    EmptyTitle,
+    InvalidParameter,
+    Phrase,
+    UnknownConversation,
+    UnknownUser,
+)
 from glm_backend.store.database import Database
 from glm_backend.store.schema import conversation_tags, conversations, users
 from glm_backend.store.search_index import TITLE_SEQ, Document, index_of
@@ -83,7 +89,7 @@ class Conversations(Room):
             return owned_conversation(connection, user_id, conversation_id)
 
     def rename(self, user_id: str, conversation_id: str, title: str) -> None:
-        """Raises UnknownConversation, and InvalidParameter for an empty or very long title."""
+        """Raises UnknownConversation, EmptyTitle, and InvalidParameter for a very long title."""
         title = checked_title(title)
         with self._database.writing() as connection:
             old = owned(connection, user_id, conversation_id, lock=True).title
@@ -185,9 +191,11 @@ def title_from(question: str) -> str:
 
 
 def checked_title(title: str) -> str:
-    """The title with its white space tidied; raises InvalidParameter for an empty or long one."""
+    """The title with its white space tidied; raises EmptyTitle, InvalidParameter for a long one."""
     title = " ".join(title.split())
-    if not 1 <= len(title) <= TITLE_CHARACTERS:
+    if not title:
+        raise EmptyTitle(limit=TITLE_CHARACTERS)
+    if len(title) > TITLE_CHARACTERS:
         allowed = Phrase("a title of 1 to {limit} characters", limit=TITLE_CHARACTERS)
         raise InvalidParameter(name=Phrase("title"), value=repr(title[:40]), allowed=allowed)
     return title

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
 import orjson
@@ -51,6 +51,7 @@ IMPORT_FORMS = ("auto", "json", "jsonl", "csv", *_FOREIGN)
 _decode = json.JSONDecoder(parse_constant=lambda _: None).decode
 # Quick, but it makes a float of a whole number that takes more than 64 bits.
 _ALL_DIGITS_0, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 19
+_APART = timedelta(milliseconds=1)
 _title_in = re.compile(rb'"title"\s*+:\s*+("(?:[^"\\\n]|\\.){0,400}")').search
 
 
@@ -70,7 +71,8 @@ class Candidate:
 
 
 class Candidates:
-    """The conversations of one file, for one user. now: stands in where no time is known.
+    """The conversations of one file, for one user. now: a moment before it, the first
+    of the file the nearest, stands in where no time is known.
 
     form: one of IMPORT_FORMS. None of its items raises anything.
     """
@@ -135,7 +137,9 @@ class Candidates:
         candidate.form = candidate.form or self._recognised(value)
         if candidate.form in _FOREIGN:
             draft = _FOREIGN[candidate.form][1](value)
-            candidate.conversation = draft.planted(self._user_id, self._now)
+            # What has no time is listed in the order of the file, as the latest comes first there.
+            now = self._now - candidate.position * _APART
+            candidate.conversation = draft.planted(self._user_id, now)
             candidate.notes += draft.notes
         else:
             candidate.conversation = read_own(value, self._user_id)

@@ -60,7 +60,7 @@ def test_only_what_is_found(history: Page, tmp_path: Path) -> None:
     box = history.locator(".st-key-history_search input")
     box.fill("question 07")
     box.press("Enter")
-    expect(history.get_by_text("all 1 that were found")).to_be_visible()
+    expect(history.get_by_text("the one that was found")).to_be_visible()
     document = json.loads(download(history, "history_export_json", tmp_path).read_bytes())
     assert [c["title"] for c in document["conversations"]] == ["question 07"]
 

@@ -95,7 +95,7 @@ def test_from_a_search_to_a_file_and_from_a_file_to_the_list(history: Page, tmp_
     settle(history)  # a field that is put away too soon does not hear that it was cleared
     history.keyboard.press("Escape")
     _search(history, "别处")
-    expect(history.get_by_text("all 1 that were found")).to_be_visible()
+    expect(history.get_by_text("the one that was found")).to_be_visible()
     expect(_rows(history)).to_have_count(1)
     expect(_rows(history)).to_contain_text("2 messages")
 
@@ -111,6 +111,83 @@ def test_pinning_and_archiving_from_the_menu(history: Page) -> None:
     expect(_rows(history).first).to_contain_text(title)
     history.locator(".st-key-history_undo button").click()
     expect(history.get_by_text("1 unpinned.")).to_be_visible()
+
+
+def test_a_second_tag_goes_to_what_is_marked_and_all_that_is_found_is_asked_about(
+    history: Page,
+) -> None:
+    _search(history, "letter")
+    expect(_rows(history)).to_have_count(8)
+    _rows(history).nth(1).locator("label").click()
+    expect(history.get_by_text("1 marked")).to_be_visible()
+    history.locator(".st-key-history_tags button").click()
+    for tag in ("first", "second"):
+        field = history.locator(".st-key-history_tag_name input")
+        field.fill(tag)
+        field.press("Enter")
+        history.locator(".st-key-history_tag_them button").click()
+        expect(history.get_by_text(f"1 tagged “{tag}”")).to_be_visible()
+    history.keyboard.press("Escape")
+    history.locator(".st-key-history_unmark button").click()
+    expect(history.get_by_text("None marked")).to_be_visible()
+    history.locator(".st-key-history_tags button").click()
+    history.locator(".st-key-history_untag_them button").click()
+    question = "Take the tag “second” off all 8 conversations that were found?"
+    expect(history.get_by_text(question)).to_be_visible()
+    expect(history.locator(".st-key-history_tag_name")).to_have_count(0)
+    history.locator(".st-key-history_untag_no button").click()
+    expect(history.get_by_text(question)).to_have_count(0)
+    expect(history.get_by_text("second", exact=True)).to_be_visible()
+
+
+def test_pages_are_turned_above_the_list_and_below_it(history: Page) -> None:
+    expect(_rows(history)).to_have_count(20)
+    history.locator(".st-key-pages_below_history_page").get_by_text("2", exact=True).click()
+    expect(_rows(history)).not_to_have_count(20)
+    history.locator(".st-key-pages_above_history_page").get_by_text("1", exact=True).click()
+    expect(_rows(history)).to_have_count(20)
+
+
+_WIDE = f"""A first paragraph.
+
+{"without-an-end-" * 40} [a link](http://elsewhere.example/)
+
+| {" | ".join(f"column_{i}" for i in range(12))} |
+|{"---|" * 12}
+| {" | ".join("1234567890" for _ in range(12))} |
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_long_conversation_is_read_in_pages_and_nothing_runs_out_of_a_bubble(
+    start: Callable[..., Dashboard], open_page: Callable[..., Page], tmp_path: Path, width: int
+) -> None:
+    services = fake_services(tmp_path / "data", FakeModel(words=[_WIDE], context_length=100_000))
+    conversation = services.store.create_conversation(services.user_id).id
+    for i in range(6):
+        services.chat.send(services.user_id, conversation, f"number {i}").wait_saved(10)
+    services.close()
+    page = open_page(width=width, color_scheme="dark")
+    page.goto(f"{start().url}/history?c={conversation}")
+    frames = page.get_by_test_id("stMain").locator("iframe")
+    expect(frames).to_have_count(10)
+    bubble = frames.nth(1).content_frame
+    expect(bubble.locator("p").first).to_have_text("A first paragraph.")
+    for element in ("p >> nth=1", "table"):
+        assert bubble.locator(element).evaluate(_ENDS_INSIDE)
+    assert bubble.locator("a").evaluate("a => getComputedStyle(a).color") != "rgb(0, 0, 238)"
+    page.set_viewport_size({"width": width - 60, "height": 800})
+    page.wait_for_function(_WHOLE, arg=frames.nth(1).element_handle())
+    page.locator(f".st-key-pages_below_reader_page_{conversation}_").get_by_text("2").click()
+    expect(frames).to_have_count(2)
+    expect(frames.first.content_frame.get_by_text("number 5")).to_be_visible()
+
+
+_ENDS_INSIDE = """(element) => {
+    const right = (e) => e.getBoundingClientRect().right, bubble = element.closest(".msg");
+    return right(element) <= right(bubble) && right(bubble) <= innerWidth;
+}"""
+_WHOLE = "(frame) => frame.clientHeight >= frame.contentDocument.body.scrollHeight"
 
 
 def test_a_conversation_is_read_rated_and_left_for_the_list_as_it_was(history: Page) -> None:

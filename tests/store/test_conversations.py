@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from glm_backend.errors import InvalidParameter, UnknownConversation, UnknownMessage
+from glm_backend.errors import EmptyTitle, InvalidParameter, UnknownConversation, UnknownMessage
 from glm_backend.store import Store
 from tests.store.talk import ANSWER, ask
 
@@ -58,9 +58,11 @@ def test_rename_tidies_white_space_and_refuses_nothing_and_too_much(
     conversation = store.create_conversation(user_id)
     store.rename(user_id, conversation.id, "  a \n new\tname ")
     assert store.conversation(user_id, conversation.id).title == "a new name"
-    for title in ("", " \n ", "x" * 201):
-        with pytest.raises(InvalidParameter):
+    for title in ("", " \n "):
+        with pytest.raises(EmptyTitle, match="Give a title of 1 to 200 characters"):
             store.rename(user_id, conversation.id, title)
+    with pytest.raises(InvalidParameter):
+        store.rename(user_id, conversation.id, "x" * 201)
     assert store.conversation(user_id, conversation.id).title == "a new name"
 
 

@@ -46,6 +46,14 @@ def test_the_same_conversation_twice_in_a_file_is_one(store: Store, user_id: str
     assert dict(report.counts) == {"imported": 1, "known": 1}
 
 
+def test_what_comes_without_times_is_listed_in_the_order_of_the_file(
+    store: Store, user_id: str
+) -> None:
+    imported(store, user_id, _lines(12))
+    rows = store.list_conversations(user_id, limit=20)
+    assert [row.title for row in rows] == [f"q{n}" for n in range(12)]
+
+
 def test_the_first_thousand_of_each_outcome_are_listed(store: Store, user_id: str) -> None:
     report = imported(store, user_id, _lines(1500) + b"\n" + b'{"title":"x"}\n' * 1200)
     assert report.counts == {"imported": 1500, "refused": 1200}

@@ -9,10 +9,14 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from glm_backend.services import Services
-from glm_backend.store import ConversationFilter
+from glm_backend.store import ConversationFilter, ImportedConversation, ImportedMessage
+from glm_backend.store.conversations import new_id
+from glm_backend.store.values import Role
 from tests.ui.conftest import shown
 from ui.history.changes import Change
+from ui.history.filter import CURRENT
 from ui.job import Job
+from ui.usage import daily
 
 Visit = Callable[..., AppTest]
 
@@ -76,6 +80,7 @@ def test_what_is_searched_for_is_marked_in_what_is_found(page: AppTest) -> None:
     assert _titles(page)[0] == ":yellow-background[question] :yellow-background[1]9"
     page.text_input(key="history_search").set_value("no such words").run()
     assert "Nothing was found" in page.info[0].value
+    assert "None marked" not in shown(page)
     assert page.button(key="history_delete").disabled
 
 
@@ -116,6 +121,14 @@ def test_days_and_what_answers_are_like_narrow_the_list(page: AppTest, services:
     assert "all 23" in shown(page)
 
 
+def test_a_filter_says_in_the_readers_language_that_it_is_not_set(
+    visit: Visit, answered: str
+) -> None:
+    page = visit("HISTORY", language="zh")
+    fields = [page.selectbox(key=f"history_{name}") for name in ("model", "status", "tag")]
+    assert {field.placeholder for field in fields} == {"不限"}
+
+
 def test_rated_answers_are_found_by_their_rating(
     page: AppTest, services: Services, ids: list[str]
 ) -> None:
@@ -130,6 +143,10 @@ def test_one_that_is_read_gets_another_title_or_keeps_its_own(
 ) -> None:
     page.query_params["c"] = ids[12]
     page.run()
+    page.button(key="reader_rename").click().run()
+    page.text_input(key=f"title_{ids[12]}").set_value(" ")
+    next(b for b in page.button if b.label == "Save").click().run()
+    assert page.error[0].value == "Give a title of 1 to 200 characters\\."
     for button, title in (("Cancel", "question 12"), ("Save", "Budget")):
         page.button(key="reader_rename").click().run()
         page.text_input(key=f"title_{ids[12]}").set_value("Budget")
@@ -225,20 +242,57 @@ def test_a_change_that_is_refused_says_why_and_what_it_did_can_be_undone(
 ) -> None:
     change = Change("tag", "x" * 51)
     job = Job(lambda report: change.carry_out(services, lambda: ids, report))
-    page.session_state["history_changed"] = (change, job)
+    page.session_state["history_changed"] = (change, job, ())
     page.run()
     assert "a tag of 1 to 50 characters" in page.error[0].value
     assert "0 tagged" in shown(page)
     assert "history_undo" not in [button.key for button in page.button]
 
 
-def test_everything_that_is_found_is_changed_where_nothing_is_marked(
+def test_everything_that_is_found_is_changed_where_nothing_is_marked_if_that_is_meant(
     page: AppTest, services: Services
 ) -> None:
     page.text_input(key="history_search").set_value("question 1").run()
-    _tag(page, "报告")
     tagged = ConversationFilter(tag="报告", archived=False)
-    assert services.store.count_conversations(services.user_id, tagged) == 10
+    for answer, count in (("no", 0), ("yes", 10)):
+        _tag(page, "报告")
+        assert "Give the tag “报告” to all 10 conversations that were found?" in shown(page)
+        assert services.store.count_conversations(services.user_id, tagged) == 0
+        page.button(key=f"history_tag_{answer}").click().run()
+        assert services.store.count_conversations(services.user_id, tagged) == count
+
+
+def test_marks_stay_with_what_stays_in_the_list(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    services.store.tag(services.user_id, [ids[0]], "urgent")
+    _tag(_mark(page, ids[3], ids[5]), "报告")
+    assert "2 marked" in shown(page)
+    _tag(page, "urgent")
+    assert "2 tagged “urgent”" in shown(page)
+    page.button(key="history_delete").click().run()
+    page.button(key="history_delete_yes").click().run()
+    assert "None marked" in shown(page)
+    assert services.store.count_conversations(services.user_id) == 22
+
+
+@pytest.mark.parametrize(
+    ("kind", "filter", "gone"),
+    [
+        ("pin", CURRENT, False),
+        ("archive", CURRENT, True),
+        ("archive", ConversationFilter(), False),
+        ("unpin", ConversationFilter(pinned=True), True),
+        ("untag", ConversationFilter(tag="报告"), True),
+        ("untag", ConversationFilter(tag="other"), False),
+        ("delete", ConversationFilter(), True),
+        ("restore", ConversationFilter(trash=True), True),
+    ],
+)
+def test_a_change_takes_out_of_a_list_what_is_no_longer_found_there(
+    kind: str, filter: ConversationFilter, gone: bool
+) -> None:
+    assert Change(kind, "报告").takes_out_of(filter) == gone
 
 
 def test_deleting_asks_first_says_how_long_it_stays_and_can_be_undone(
@@ -343,6 +397,39 @@ def test_it_is_rated_with_a_note_where_it_is_read(
     assert "答非所问" in shown(page)
 
 
+def test_what_is_done_to_one_that_is_read_can_be_undone_there(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    page.query_params["c"] = ids[12]
+    page.run()
+    for button, said in (
+        ("reader_pin", "1 pinned."),
+        ("history_undo", "1 unpinned."),
+        ("reader_archive", "1 archived."),
+        ("history_undo", "1 taken out of the archive."),
+    ):
+        page.button(key=button).click().run()
+        assert said in shown(page)
+    page.query_params["c"] = ids[11]
+    page.run()
+    assert "1 taken out of the archive." not in shown(page)
+
+
+def test_one_that_is_read_is_deleted_and_the_list_has_the_way_back(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    _mark(page, ids[22], ids[21])
+    page.query_params["c"] = ids[22]
+    page.run()
+    page.button(key="reader_delete").click().run()
+    assert "c" not in page.query_params
+    assert "1 deleted." in shown(page)
+    assert "1 marked" in shown(page)
+    assert _titles(page)[0] == "question 21"
+    page.button(key="history_undo").click().run()
+    assert _titles(page)[0] == "question 22"
+
+
 def test_a_link_to_no_conversation_says_so(visit: Visit) -> None:
     page = visit("HISTORY", c="nothing")
     assert "There is no conversation nothing" in page.warning[0].value
@@ -359,6 +446,38 @@ def test_usage_is_summed_and_shown_by_day_and_by_model(page: AppTest) -> None:
     assert page.metric[1].value == "23"
     assert len(page.get("vega_lite_chart")) + len(page.get("arrow_vega_lite_chart")) == 4
     assert list(page.dataframe[0].value["Model"]) == ["fake"]
+
+
+def test_what_names_no_model_has_a_row_and_a_colour_so_that_the_sums_agree(
+    page: AppTest, services: Services
+) -> None:
+    now = services.store.now()
+    texts: list[tuple[Role, str]] = [("user", "q"), ("assistant", "a")]
+    talk = [
+        ImportedMessage(
+            id=new_id(now),
+            parent_id=None,
+            role=role,
+            content=content,
+            status="complete",
+            created_at=now,
+        )
+        for role, content in texts
+    ]
+    made = ImportedConversation(new_id(now), "t", now, now, talk)
+    (outcome,) = services.store.import_conversations(services.user_id, [made])
+    assert outcome.state == "imported"
+    page.session_state["history_view"] = "Usage"
+    page.run()
+    table = page.dataframe[0].value
+    assert list(table["Model"]) == ["fake", "imported or unknown"]
+    assert page.metric[0].value == str(table["Questions"].sum()) == "24"
+    assert page.metric[1].value == str(table["Answers"].sum()) == "24"
+    by_day = services.store.usage(services.user_id, "day", "model")
+    assert dict(daily(by_day).groupby("model")["answers"].sum()) == {
+        "fake": 23,
+        "imported or unknown": 1,
+    }
 
 
 def test_usage_without_a_question_says_so(visit: Visit) -> None:

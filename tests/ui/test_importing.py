@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from glm_backend.errors import Phrase
 from glm_backend.services import Services
+from glm_backend.transfer import Entry
 from tests.ui.conftest import shown
+from ui.importing import _why
 
 Visit = Callable[..., AppTest]
 
@@ -59,7 +62,7 @@ def test_what_was_looked_through_is_taken_and_twice_adds_nothing(
     page.button(key="history_import_done").click().run()
     assert services.store.count_conversations(services.user_id) == 1
     _upload(page, _GOOD)
-    assert "1 are here already" in shown(page)
+    assert "1 is here already" in shown(page)
     assert "history_import_take" not in [button.key for button in page.button]
 
 
@@ -87,9 +90,24 @@ _DATABASE = (".sqlite3", ".sqlite3-wal", ".sqlite3-shm")
 
 
 def test_reasons_are_in_the_readers_language(visit: Visit) -> None:
-    page = _upload(visit("HISTORY", language="zh"), _NO_FORM)
+    page = _upload(visit("HISTORY", language="zh"), _GOOD, _NO_FORM)
+    assert "识别为：OpenAI 消息（1 个）、无法识别（1 个）。" in shown(page)
+    assert "将导入 1 个对话，共 2 条消息。" in shown(page)
     assert "1 个无法导入" in shown(page)
     assert "请在文件中修正" in page.dataframe[0].value.iloc[0, -1]
+
+
+def test_one_message_is_one_and_what_cannot_be_read_has_no_title(page: AppTest) -> None:
+    _upload(page, {"messages": _GOOD["messages"][:1]}, {"nothing": True})
+    assert "1 conversation with 1 message would be imported" in shown(page)
+    assert list(page.dataframe[0].value["Title"]) == ["–"]
+
+
+def test_several_reasons_are_joined_as_the_language_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = [Phrase("{count} texts had characters that cannot be kept", count=n) for n in (1, 2)]
+    entry = Entry(1, "t", "openai", "imported", notes=notes)
+    monkeypatch.setattr("ui.labels._language", lambda: "zh")
+    assert _why(entry) == "1 段文字含有无法保存的字符；2 段文字含有无法保存的字符"
 
 
 def test_the_way_for_larger_files_is_said(page: AppTest) -> None:

@@ -9,12 +9,10 @@ import streamlit as st
 from glm_backend.services import Services
 from glm_backend.store.values import ConversationRow
 from ui.export import Exported, draw_download, open_export
-from ui.history.changes import Changes
+from ui.history.changes import Change, Changes
 from ui.history.marks import Choice, Marks
 from ui.labels import t
-
-#: What is asked about before it is done.
-_ASKED = ("delete", "erase")
+from ui.safe_markdown import plain
 
 
 def draw_bar(
@@ -31,8 +29,9 @@ def draw_bar(
         key="history_choice", horizontal=True, vertical_alignment="center", gap="small"
     ):
         marks.draw_all(rows, t("history.mark_page"))
-        key = "history.marked" if choice.marked else "history.all_found"
-        st.caption(t(key, count=choice.count), width="content")
+        if choice.count:
+            key = "history.marked" if choice.marked else "history.all_found"
+            st.caption(t(key, count=choice.count), width="content")
         if choice.marked:
             st.button(
                 t("history.unmark"), key="history_unmark", type="tertiary", on_click=marks.clear
@@ -70,7 +69,7 @@ def _draw_button(changes: Changes, kind: str, icon: str, *, disabled: bool) -> N
         key=f"history_{kind}",
         icon=f":material/{icon}:",
         disabled=disabled,
-        on_click=changes.ask if kind in _ASKED else changes.make,
+        on_click=changes.make,
         args=(kind,),
     )
 
@@ -97,9 +96,11 @@ def _draw_tagging(changes: Changes, choice: Choice, tags: Sequence[str], *, disa
         tag = st.session_state["history_tag_name"]
         if tag and tag.strip():
             changes.make(kind, " ".join(tag.split()))
+            if not choice.marked:  # its question stands below, where it would be covered
+                st.session_state["history_tags"] = False
 
     label, icon = t("history.tags"), ":material/label:"
-    with st.popover(label, icon=icon, key="history_tags", disabled=disabled):
+    with st.popover(label, icon=icon, key="history_tags", disabled=disabled, on_change="rerun"):
         st.selectbox(
             t("history.tag_name"),
             tags,
@@ -121,19 +122,25 @@ def _draw_tagging(changes: Changes, choice: Choice, tags: Sequence[str], *, disa
 
 def _draw_question(services: Services) -> None:
     """Is it meant? What it is about is what was chosen when it was asked."""
-    kind, asked = st.session_state.get("history_asked", (None, None))
-    if kind is None:
+    change, asked = st.session_state.get("history_asked", (None, None))
+    if change is None:
         return
     changes = Changes(services)
     with st.container(key="history_confirm", border=True):
-        days = services.settings.trash_days
-        key = f"sure.{kind}" if kind == "erase" or days else f"sure.{kind}_kept"
-        st.markdown(t(key, count=asked.count, days=days))
+        st.markdown(_question(services, change, asked))
         with st.container(horizontal=True):
             st.button(
-                t(f"yes.{kind}"),
-                key=f"history_{kind}_yes",
+                t(f"do.{change.kind}"),
+                key=f"history_{change.kind}_yes",
                 type="primary",
                 on_click=changes.confirm,
             )
-            st.button(t("history.keep"), key=f"history_{kind}_no", on_click=changes.keep)
+            st.button(t("chat.cancel"), key=f"history_{change.kind}_no", on_click=changes.keep)
+
+
+def _question(services: Services, change: Change, asked: Choice) -> str:
+    days = services.settings.trash_days
+    key = f"sure.{change.kind}"
+    if change.kind == "delete" and not days:
+        key = "sure.delete_kept"
+    return t(key, count=asked.count, days=days, tag=plain(change.tag))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import streamlit as st
 
 from glm_backend.services import Services
+from glm_backend.store import ConversationFilter
 from ui.frame import plain_error
-from ui.history.marks import Choice, Marks
+from ui.history.marks import Choice, unmark
 from ui.job import Job, Progress, has_ended
 from ui.labels import t
 from ui.safe_markdown import plain
@@ -25,6 +26,8 @@ _OPPOSITE = {
     "delete": "restore",
     "restore": "delete",
 }
+#: What is asked about also where it is marked what is meant.
+_ASKED = ("delete", "erase")
 _AT_ONCE = 500
 _ERASED_AT_ONCE = 20  # each is a transaction of its own
 
@@ -60,6 +63,17 @@ class Change:
         kind = _OPPOSITE.get(self.kind)
         return None if kind is None else Change(kind, self.tag)
 
+    def takes_out_of(self, filter: ConversationFilter) -> bool:
+        """Whether what is changed so is no longer in the list of this filter."""
+        match self.kind:
+            case "pin" | "unpin":
+                return filter.pinned is not None
+            case "archive" | "unarchive":
+                return filter.archived is not None
+            case "tag" | "untag":
+                return filter.tag == self.tag
+        return True
+
 
 class Changes:
     """The actions of the history page, one at a time; what was done last can be taken back."""
@@ -69,13 +83,13 @@ class Changes:
         self._choice = choice
 
     def make(self, kind: str, tag: str = "") -> None:
-        """Begins a change of what is chosen."""
+        """Begins a change of what is chosen; asks first where that is all that was found."""
         assert self._choice is not None
-        self._begin(Change(kind, tag), self._choice)
-
-    def ask(self, kind: str) -> None:
-        """Asks first whether it is meant."""
-        st.session_state["history_asked"] = (kind, self._choice)
+        change = Change(kind, tag)
+        if kind in _ASKED or not self._choice.marked:
+            st.session_state["history_asked"] = (change, self._choice)
+        else:
+            self._begin(change, self._choice)
 
     def keep(self) -> None:
         """It was not meant."""
@@ -83,32 +97,39 @@ class Changes:
 
     def confirm(self) -> None:
         """It is meant: of what was chosen when it was asked."""
-        kind, choice = st.session_state.pop("history_asked")
-        self._begin(Change(kind), choice)
+        self._begin(*st.session_state.pop("history_asked"))
 
     def undo(self) -> None:
         """Takes the last change back."""
         done: Change = st.session_state.pop("history_changed")[0]
         if done.opposite is not None:
-            ids = list(done.changed)
-            self._start(done.opposite, lambda: ids)
+            self.begin(done.opposite, list(done.changed))
+
+    def begin(self, change: Change, ids: Sequence[str]) -> None:
+        """Begins a change of these, which may be taken back, without a question."""
+        self._start(change, ids, lambda: list(ids))
 
     def _begin(self, change: Change, choice: Choice) -> None:
-        Marks(choice.reader, choice.filter).clear()
-        self._start(change, lambda: choice.ids(self._services))
+        self._start(change, choice.marked, lambda: choice.ids(self._services))
 
-    def _start(self, change: Change, ids: Callable[[], list[str]]) -> None:
+    def _start(self, change: Change, marked: Sequence[str], ids: Callable[[], list[str]]) -> None:
         services = self._services
+        unmark(marked, change.takes_out_of)
         job = Job(lambda report: change.carry_out(services, ids, report), t(f"do.{change.kind}"))
-        st.session_state["history_changed"] = (change, job)
+        st.session_state["history_changed"] = (change, job, tuple(marked))
 
 
-def draw_changes(services: Services) -> bool:
-    """What is being done, or was done last with the way back; True while it is being done."""
-    change, job = st.session_state.get("history_changed", (None, None))
+def draw_changes(services: Services, conversation_id: str | None = None) -> bool:
+    """What is being done, or was done last with the way back; True while it is being done.
+
+    conversation_id: says only what is done to this one alone.
+    """
+    change, job, marked = st.session_state.get("history_changed", (None, None, ()))
     with st.container(key="history_change"):  # always, so that nothing below it moves
         if change is None:
             return False
+        if conversation_id is not None and marked != (conversation_id,):
+            return not job.ended
         if not has_ended(job, t(f"doing.{change.kind}")):
             st.button(t("chat.stop"), key="history_stop", on_click=job.stop)
             return True

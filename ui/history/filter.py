@@ -130,11 +130,13 @@ def _one_of(name: str, options: Sequence[Any], said: Callable[[Any], str], none:
     chosen = st.session_state.get(key)
     if chosen is not None and chosen not in options:  # the last with this tag was untagged
         options = [*options, chosen]
+    none = none or t("history.any")
     return st.selectbox(
         t(key.replace("_", ".", 1)),
         [None, *options],
-        format_func=lambda value: none or t("history.any") if value is None else said(value),
+        format_func=lambda value: none if value is None else said(value),
         key=key,
+        placeholder=none,  # which is shown for None that was not just chosen
         persist_state="session",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -79,3 +79,13 @@ class Marks:
             self._ids.difference_update(ids)
         else:
             self._ids.update(ids)
+
+
+def unmark(ids: Sequence[str], left: Callable[[ConversationFilter], bool]) -> None:
+    """Takes the marks off those that are no longer in the list, where they could not be seen.
+
+    left: whether they have left the list of a filter.
+    """
+    belongs_to, marked = st.session_state.get(_KEY, (None, set()))
+    if belongs_to is not None and left(belongs_to[1]):
+        marked.difference_update(ids)

@@ -11,6 +11,8 @@ from glm_backend.store.values import Conversation, Message
 from ui.chat_actions import ChatActions, ListActions
 from ui.chat_head import draw_export
 from ui.frame import attempt, draw_refusal
+from ui.history.changes import Change, Changes, draw_changes
+from ui.history.paging import paged
 from ui.labels import t, t_or
 from ui.messages import draw_figures, draw_fork, draw_versions
 from ui.pages import CHAT, HISTORY
@@ -18,7 +20,10 @@ from ui.ratings import RatingActions, draw_note, draw_thumbs
 from ui.safe_markdown import plain
 from ui.sidebar import draw_rename
 from ui.times import short_time
-from ui.transcript import draw_bubble, draw_pages
+from ui.transcript import draw_bubble
+
+#: Every bubble is a frame of its own, which costs memory in the browser.
+_PAGE = 10
 
 
 def draw_reader(services: Services, conversation_id: str, hit_id: str | None) -> None:
@@ -27,21 +32,22 @@ def draw_reader(services: Services, conversation_id: str, hit_id: str | None) ->
     Raises UnknownConversation, StoreError.
     """
     store, user_id = services.store, services.user_id
+    _draw_way_back()
+    busy = draw_changes(services, conversation_id)  # first, as what it waits for is read below
     conversation = store.conversation(user_id, conversation_id)
     messages = store.path(user_id, conversation_id)
     actions = ChatActions(services, conversation_id)
-    draw_way_back()
     st.subheader(plain(conversation.title or t("chat.untitled")), anchor=False)
     _draw_facts(conversation, messages)
     draw_refusal(actions.place)
-    _draw_bar(services, conversation, actions.place)
+    _draw_bar(services, conversation, actions.place, busy=busy)
     if hit_id and hit_id not in [message.id for message in messages]:
         _draw_way_to_hit(hit_id, actions)
         hit_id = None
     _draw_messages(services, messages, actions, hit_id)
 
 
-def draw_way_back() -> None:
+def _draw_way_back() -> None:
     """To the list, as it was left."""
     with st.container(key="history_back"):
         st.page_link(HISTORY, label=t("history.back"), icon=":material/arrow_back:")
@@ -61,16 +67,9 @@ def _draw_facts(conversation: Conversation, messages: Sequence[Message]) -> None
     st.caption(" · ".join(facts))
 
 
-def _draw_bar(services: Services, conversation: Conversation, place: str) -> None:
-    store, user_id, its_id = services.store, services.user_id, conversation.id
+def _draw_bar(services: Services, conversation: Conversation, place: str, *, busy: bool) -> None:
+    its_id = conversation.id
     titles = ListActions(services, its_id, place)
-
-    def put(name: str) -> None:
-        attempt(place, getattr(store, name), user_id, [its_id])
-
-    def set_tags() -> None:
-        attempt(place, _set_tags, services, conversation, st.session_state[f"tags_{its_id}"])
-
     with st.container(key="reader_bar", horizontal=True, vertical_alignment="center", gap="xsmall"):
         st.page_link(
             CHAT, label=t("history.open"), icon=":material/chat:", query_params={"c": its_id}
@@ -84,24 +83,43 @@ def _draw_bar(services: Services, conversation: Conversation, place: str) -> Non
             on_click=titles.begin_rename,
             args=(its_id,),
         )
-        pin = "unpin" if conversation.pinned else "pin"
-        archive = "archive" if conversation.archived_at is None else "unarchive"
-        for name, icon in ((pin, "keep"), (archive, "inventory_2")):
-            st.button(
-                t(f"do.{name}"),
-                key=f"reader_{name}",
-                type="tertiary",
-                icon=f":material/{icon}:",
-                on_click=put,
-                args=(name,),
-            )
+        _draw_changing(services, conversation, busy=busy)
     if titles.is_renaming(its_id):
         draw_rename(its_id, conversation.title or t("chat.untitled"), titles)
+    _draw_tags(services, conversation, place)
+
+
+def _draw_changing(services: Services, conversation: Conversation, *, busy: bool) -> None:
+    def put(name: str) -> None:
+        Changes(services).begin(Change(name), [conversation.id])
+        if name == "delete":  # it is read no more; the list has the way back
+            st.query_params.clear()
+
+    pin = "unpin" if conversation.pinned else "pin"
+    archive = "archive" if conversation.archived_at is None else "unarchive"
+    for name, icon in ((pin, "keep"), (archive, "inventory_2"), ("delete", "delete")):
+        st.button(
+            t(f"do.{name}"),
+            key=f"reader_{name}",
+            type="tertiary",
+            icon=f":material/{icon}:",
+            disabled=busy,
+            on_click=put,
+            args=(name,),
+        )
+
+
+def _draw_tags(services: Services, conversation: Conversation, place: str) -> None:
+    key = f"tags_{conversation.id}"
+
+    def set_tags() -> None:
+        attempt(place, _set_tags, services, conversation, st.session_state[key])
+
     st.multiselect(
         t("history.tags"),
-        sorted({*store.tags_used(user_id), *conversation.tags}),
+        sorted({*services.store.tags_used(services.user_id), *conversation.tags}),
         default=list(conversation.tags),
-        key=f"tags_{its_id}",
+        key=key,
         accept_new_options=True,
         placeholder=t("history.tag_hint"),
         label_visibility="collapsed",
@@ -131,23 +149,32 @@ def _draw_messages(
     if not messages:
         st.caption(t("history.no_messages"))
         return
-    conversation_id = messages[0].conversation_id
-    versions = services.store.versions(services.user_id, conversation_id)
-    ratings = RatingActions(services, conversation_id, actions.place)
-    for message in draw_pages(messages, hit_id):
-        user = message.role == "user"
-        with st.container(key=f"read_{message.id}", gap="xsmall"):
-            draw_bubble(message)
-            with st.container(
-                key=f"foot_{message.id}",
-                horizontal=True,
-                vertical_alignment="center",
-                horizontal_alignment="right" if user else "left",
-            ):
-                draw_versions(message, versions.get(message.parent_id, ()), actions)
-                draw_fork(message, actions)
-                if not user:
-                    draw_thumbs(message, ratings)
-                    draw_figures(message)
+    its_id = messages[0].conversation_id
+    versions = services.store.versions(services.user_id, its_id)
+    ratings = RatingActions(services, its_id, actions.place)
+    place = next((i for i, message in enumerate(messages) if message.id == hit_id), 0)
+    pages, key = -(-len(messages) // _PAGE), f"reader_page_{its_id}_{hit_id or ''}"
+    with paged(pages, key, first=place // _PAGE + 1) as page:
+        for message in messages[(page - 1) * _PAGE : page * _PAGE]:
+            _draw_message(message, versions.get(message.parent_id, ()), actions, ratings)
+
+
+def _draw_message(
+    message: Message, siblings: Sequence[str], actions: ChatActions, ratings: RatingActions
+) -> None:
+    user = message.role == "user"
+    with st.container(key=f"read_{message.id}", gap="xsmall"):
+        draw_bubble(message)
+        with st.container(
+            key=f"foot_{message.id}",
+            horizontal=True,
+            vertical_alignment="center",
+            horizontal_alignment="right" if user else "left",
+        ):
+            draw_versions(message, siblings, actions)
+            draw_fork(message, actions)
             if not user:
-                draw_note(message, ratings)
+                draw_thumbs(message, ratings)
+                draw_figures(message)
+        if not user:
+            draw_note(message, ratings)

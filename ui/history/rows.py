@@ -8,6 +8,7 @@ from glm_backend.services import LOCAL_USER, Services
 from glm_backend.store import ConversationFilter, FoundConversations
 from glm_backend.store.values import ConversationRow, Reader
 from ui.history.marks import Marks
+from ui.history.paging import paged
 from ui.labels import t, t_or
 from ui.pages import HISTORY
 from ui.safe_markdown import highlighted, plain, words
@@ -41,12 +42,10 @@ def _find(
 
 def draw_rows(found: FoundConversations, filter: ConversationFilter, marks: Marks) -> None:
     """The rows, and the way to the other pages."""
-    with st.container(key="history_list", gap=None):
+    turning = paged(pages(found.count), "history_page", kept="session")
+    with turning, st.container(key="history_list", gap=None):
         for row in found.rows:
             _draw_row(row, filter, marks)
-    if pages(found.count) > 1:
-        with st.container(horizontal_alignment="center"):
-            st.pagination(pages(found.count), key="history_page", persist_state="session")
 
 
 def _draw_row(row: ConversationRow, filter: ConversationFilter, marks: Marks) -> None:
