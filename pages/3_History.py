@@ -25,6 +25,7 @@ def draw_list(services: Services) -> None:
     marks = Marks(reader, filter)
     if marks.of_another_list:
         st.session_state["history_page"] = 1
+    marks.drop_gone(services)
     found = find_page(services, reader, filter)
     with st.empty():
         if filter.trash:

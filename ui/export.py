@@ -13,6 +13,7 @@ from glm_backend.services import Services
 from glm_backend.store import ConversationFilter
 from glm_backend.store.values import Reader
 from glm_backend.transfer import EXPORT_FORMS, Selection, export
+from ui.frame import saying_errors
 from ui.labels import t
 from ui.sizes import file_size
 
@@ -64,7 +65,12 @@ def draw_download(
 
 def open_export(services: Services, what: Exported) -> None:
     """The dialog with every form."""
-    st.dialog(t("export.title"), icon=":material/download:")(_draw_forms)(services, what)
+    st.dialog(t("export.title"), icon=":material/download:")(_draw_dialog)(services, what)
+
+
+def _draw_dialog(services: Services, what: Exported) -> None:
+    with saying_errors():
+        _draw_forms(services, what)
 
 
 def _draw_forms(services: Services, what: Exported) -> None:

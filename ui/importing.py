@@ -43,7 +43,9 @@ class Importing:
         self.taken: Job[ImportReport] | None = None
 
     def take(self) -> None:
-        """Begins to write it to the store."""
+        """Begins to write it to the store. A second click meanwhile would read the file, too."""
+        if self.taken is not None and not self.taken.ended:
+            return
         self.taken = self._job(dry_run=False)
         begun()[self._services.user_id] = self
 

@@ -523,3 +523,36 @@ def test_usage_of_everybody_is_shown_by_user(visit: Visit, colleague: str, answe
 
 def test_without_others_nobody_is_asked_whose(page: AppTest) -> None:
     assert "history_user" not in [box.key for box in page.selectbox]
+
+
+def test_what_is_asked_about_is_what_was_there_then(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    page.text_input(key="history_search").set_value("question 0").run()
+    page.button(key="history_delete").click().run()
+    assert "10 conversations" in shown(page)
+    late = _ask(services, "question 0, asked meanwhile")
+    page.button(key="history_delete_yes").click().run()
+    assert "10 deleted" in shown(page)
+    assert services.store.conversation(services.user_id, late).id == late
+
+
+def test_marks_of_what_is_gone_are_gone(page: AppTest, services: Services, ids: list[str]) -> None:
+    _mark(page, ids[20], ids[21], ids[22])
+    services.store.delete(services.user_id, [ids[21]])
+    services.store.archive(services.user_id, [ids[22]])
+    page.run()
+    assert "1 marked" in shown(page)
+
+
+def test_a_tag_that_another_tab_gave_stays(
+    page: AppTest, services: Services, ids: list[str]
+) -> None:
+    page.query_params["c"] = ids[12]
+    page.run()
+    services.store.tag(services.user_id, [ids[12]], "theirs")
+    page.run()
+    box = page.multiselect(key=f"tags_{ids[12]}")
+    assert box.value == ["theirs"]
+    box.set_value(["theirs", "mine"]).run()
+    assert services.store.conversation(services.user_id, ids[12]).tags == ("mine", "theirs")

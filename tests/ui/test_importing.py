@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from glm_backend.errors import Phrase
 from glm_backend.services import Services
-from glm_backend.transfer import Entry
+from glm_backend.transfer import Entry, ImportReport, import_file
 from tests.ui.conftest import shown
 from ui.importing import _why
 
@@ -112,3 +113,26 @@ def test_several_reasons_are_joined_as_the_language_does(monkeypatch: pytest.Mon
 
 def test_the_way_for_larger_files_is_said(page: AppTest) -> None:
     assert "Up to 500 MB here. Larger files: python -m glm_backend import FILE" in shown(page)
+
+
+def test_a_second_click_while_it_is_read_does_not_read_it_too(
+    page: AppTest, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _upload(page, _GOOD)
+    importing = page.session_state["history_importing"]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any, **options: Any) -> ImportReport:
+        begun.set()
+        go_on.wait(10)
+        return import_file(*arguments, **options)
+
+    monkeypatch.setattr("ui.importing.import_file", slowly)
+    importing.take()
+    begun.wait(10)
+    first = importing.taken
+    importing.take()
+    assert importing.taken is first
+    go_on.set()
+    assert first.wait(10)
+    assert services.store.count_conversations(services.user_id) == 1

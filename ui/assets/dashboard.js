@@ -118,6 +118,9 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[class*='st-key-copy_']");
     if (button) copy(/st-key-copy_(\S+)/.exec(button.className)[1]);
+    if (event.target.closest("[class*='st-key-pages_below_'] button")) {
+      find("[class*='st-key-pages_above_']")?.scrollIntoView(); // where the next page begins
+    }
     if (event.target.closest(".st-key-chat_earlier")) noteEnd();
     if (event.target.closest(".st-key-suggestions button, [data-testid='stChatInputSubmitButton']")) noteSent();
   }, true);

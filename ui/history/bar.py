@@ -9,7 +9,8 @@ import streamlit as st
 from glm_backend.services import Services
 from glm_backend.store.values import ConversationRow
 from ui.export import Exported, draw_download, open_export
-from ui.history.changes import Change, Changes
+from ui.frame import draw_refusal
+from ui.history.changes import PLACE, Change, Changes
 from ui.history.marks import Choice, Marks
 from ui.labels import t
 from ui.safe_markdown import plain
@@ -51,6 +52,7 @@ def draw_bar(
             _draw_organise(changes, disabled=busy)
             _draw_button(changes, "delete", "delete", disabled=busy)
     with st.container():
+        draw_refusal(PLACE)
         _draw_question(services)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import streamlit as st
 
 from glm_backend.services import Services
 from glm_backend.store import ConversationFilter
-from ui.frame import plain_error
+from ui.frame import attempt, plain_error
 from ui.history.marks import Choice, unmark
 from ui.job import Job, Progress, has_ended
 from ui.labels import t
@@ -28,6 +28,8 @@ _OPPOSITE = {
 }
 #: What is asked about also where it is marked what is meant.
 _ASKED = ("delete", "erase")
+#: Where a refusal is told.
+PLACE = "history"
 _AT_ONCE = 500
 _ERASED_AT_ONCE = 20  # each is a transaction of its own
 
@@ -87,16 +89,21 @@ class Changes:
         assert self._choice is not None
         change = Change(kind, tag)
         if kind in _ASKED or not self._choice.marked:
-            st.session_state["history_asked"] = (change, self._choice)
+            attempt(PLACE, self._ask, change, self._choice)
         else:
             self._begin(change, self._choice)
+
+    def _ask(self, change: Change, choice: Choice) -> None:
+        """What is there now is meant, whatever will be found when the answer comes."""
+        these = replace(choice, marked=tuple(choice.ids(self._services)))
+        st.session_state["history_asked"] = (change, these)
 
     def keep(self) -> None:
         """It was not meant."""
         st.session_state.pop("history_asked", None)
 
     def confirm(self) -> None:
-        """It is meant: of what was chosen when it was asked."""
+        """It is meant."""
         self._begin(*st.session_state.pop("history_asked"))
 
     def undo(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from glm_backend.errors import UnknownConversation
 from glm_backend.services import Services
 from glm_backend.store import ConversationFilter
 from glm_backend.store.values import ConversationRow, Reader
@@ -56,6 +57,18 @@ class Marks:
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(sorted(self._ids))
+
+    def drop_gone(self, services: Services) -> None:
+        """Takes the marks off what was deleted or changed elsewhere and is found no more."""
+        (reader, filter), _ = st.session_state[_KEY]
+        while self._ids:
+            try:
+                found = services.store.select_conversations(reader, list(self._ids), filter)
+            except UnknownConversation as error:
+                self._ids.discard(error.details["conversation_id"])
+            else:
+                self._ids.intersection_update(found)
+                return
 
     def draw(self, row: ConversationRow, label: str) -> None:
         """The box of one row."""

@@ -115,10 +115,11 @@ def _draw_tags(services: Services, conversation: Conversation, place: str) -> No
     def set_tags() -> None:
         attempt(place, _set_tags, services, conversation, st.session_state[key])
 
+    # Each time: another tab may have changed them, and what differs is taken for the reader's wish.
+    st.session_state[key] = list(conversation.tags)
     st.multiselect(
         t("history.tags"),
         sorted({*services.store.tags_used(services.user_id), *conversation.tags}),
-        default=list(conversation.tags),
         key=key,
         accept_new_options=True,
         placeholder=t("history.tag_hint"),
