@@ -29,13 +29,18 @@ def draw_frame() -> None:
     )
 
 
-def keep_address() -> None:
+def keep_address(page: str) -> None:
     """Tells the browser where it is: a link within a page does not change its address by itself,
-    and the next click would come from the address before."""
+    and the next click would come from the address before.
+
+    page: a browser that has just turned to another one knows its address, unless there is more to
+    it; told too early, it takes it for one of the page before, and Back leads there.
+    """
     address = st.query_params.to_dict()
-    if st.session_state.get("address", {}) != address:
+    before, said = st.session_state.get("address", (page, {}))
+    if said != address and (address or before == page):
         st.query_params.from_dict(address)
-    st.session_state["address"] = address
+    st.session_state["address"] = (page, address)
 
 
 def open_page() -> Services:

@@ -38,5 +38,5 @@ st.set_page_config(
     layout="centered" if page.url_path == "chat" else "wide",
 )
 draw_frame()
-keep_address()
+keep_address(page.url_path)
 page.run()

@@ -218,7 +218,7 @@ def test_the_way_from_the_overview_to_a_new_chat(
 
 
 def test_drafts_stay_with_their_conversations(chat: ChatPage) -> None:
-    first = chat.ask("one two").wait_for_end().conversation_id
+    first = chat.ask("one two").wait_for_end().settle().conversation_id
     chat.input.fill("for the first")
     chat.page.get_by_test_id("stSidebarNavLink").filter(has_text="Settings").click()
     expect(chat.page.get_by_role("heading", name="How answers are made")).to_be_visible()

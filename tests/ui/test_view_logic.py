@@ -135,7 +135,7 @@ def test_the_page_of_a_bubble_loads_the_component_that_is_installed() -> None:
     page = (ROOT / "ui" / "bubble" / "index.html").read_text("utf-8")
     its_own = (Path(streamlit_chat.build_dir) / "index.html").read_text("utf-8")
     loaded = re.findall(r"streamlit_chat.streamlit_chat/(assets/[^\"]+)", page)
-    assert loaded == re.findall(r"\./(assets/[^\"]+)", its_own)
+    assert sorted(loaded) == sorted(re.findall(r"\./(assets/[^\"]+)", its_own))
 
 
 @pytest.mark.parametrize("status", get_args(Status))

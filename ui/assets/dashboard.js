@@ -70,18 +70,25 @@
     if (!element) { seen = null; return; }
     const moved = here !== before, other = element !== seen;
     [seen, at] = [element, here];
-    if (!moved && !other) return keep(here, element.value);
+    const sent = performance.now() - sentAt < 3000;
+    if (!moved && !other) {
+      // Streamlit empties the box when it sends, and also when it leaves the page.
+      if (element.value || sent) keep(here, element.value);
+      return;
+    }
     if (moved && !other) {
       // A first question makes its conversation: what is typed since then belongs to that.
-      const made = !before.includes("c=") && !isNew() && performance.now() - sentAt < 3000;
+      const made = sent && !before.includes("c=") && !isNew();
       keep(before, made ? "" : element.value);
       if (made) return keep(here, element.value);
     }
     if (moved || !element.value) fill(element, sessionStorage.getItem(here) ?? "");
     if (isNew() && matchMedia("(hover: hover)").matches) element.focus();
   };
-  const noteSent = () => { if (isNew()) sentAt = performance.now(); };
-  document.addEventListener("input", keepDraft);
+  const noteSent = () => { sentAt = performance.now(); };
+  document.addEventListener("input", (event) => { // typed, perhaps down to nothing
+    if (event.isTrusted && event.target === box()) keep(place(), event.target.value);
+  }, true);
 
   // --- copying: the text as it was written comes with the click; where it may not, it is shown
 
