@@ -19,7 +19,8 @@ class GuessCost:
     """Learns it as the engine runs, for each number of answers by itself."""
 
     def __init__(self) -> None:
-        self._times: defaultdict[int, dict[int, float]] = defaultdict(dict)  # by guesses
+        # By guesses, for each number of answers.
+        self._times: defaultdict[int, dict[int, float]] = defaultdict(lambda: {0: 1.0})
         self._answers = 0  # of the steps that are compared now
         self._plain_s: float | None = None
         self._in_a_row = 0
@@ -50,9 +51,9 @@ class GuessCost:
 
     def times(self, answers: int, guesses: int) -> float:
         """How many times as long as without: between those seen, beyond them as steep as they."""
-        known = {0: 1.0} | self._times[answers]
-        if guesses in known:
-            return known[guesses]
+        known = self._times[answers]
+        if (seen := known.get(guesses)) is not None:
+            return seen
         below = max(n for n in known if n < guesses)
         above = min((n for n in known if n > guesses), default=None)
         if above is not None:

@@ -16,7 +16,7 @@ _MOST = 8
 _LEAST_GAIN = 1.05
 #: Steps' worth of time that may be lost to guesses that were wrong: at first, and each step. All
 #: answers of a step wait for the guesses of one, so each may lose its share of this only.
-_FIRST_LOSS, _LOSS_A_STEP = 1.0, 0.015
+_FIRST_LOSS, _LOSS_A_STEP = 0.5, 0.01
 _SMOOTHING = 0.15
 
 #: Rows of a step -> how long it takes, in any unit.
@@ -62,7 +62,9 @@ class PromptLookup:
     def _worthwhile(self, most: int, rows: int, cost: Cost) -> int:
         plain, best, highest = cost(rows), 0, _LEAST_GAIN
         expected, likely = float(rows), 1.0  # tokens of the step, over all answers
-        for count in range(1, most + 1):
+        # However many and at no cost: among many answers there is mostly nothing to weigh.
+        may_pay = rows + self._right / max(1 - self._right, 1e-9) > _LEAST_GAIN * rows
+        for count in range(1, most + 1 if may_pay else 1):
             likely *= self._right
             expected += likely
             gain = expected / rows * plain / cost(rows + count)
