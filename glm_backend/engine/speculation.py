@@ -16,7 +16,7 @@ _MOST = 8
 _LEAST_GAIN = 1.05
 #: Steps' worth of time that may be lost to guesses that were wrong: at first, and each step. All
 #: answers of a step wait for the guesses of one, so each may lose its share of this only.
-_FIRST_LOSS, _LOSS_A_STEP = 0.5, 0.01
+_FIRST_LOSS, _LOSS_A_STEP = 0.5, 0.005
 _SMOOTHING = 0.15
 
 #: Rows of a step -> how long it takes, in any unit.
