@@ -93,8 +93,8 @@ class AutoModel:
         place = _device("device", device)
         if device_map is not None:
             place = _device("device_map", device_map)
-        plan = _Plan(path, place, _dtype("torch_dtype", torch_dtype), ptuning=ptuning)
-        return ChatModel(replace(plan, family=family))
+        dtype = _dtype("torch_dtype", torch_dtype)
+        return ChatModel(_Plan(path, place, dtype, ptuning=ptuning, family=family))
 
 
 def _refuse_unknown(path: str, others: dict[str, Any]) -> None:

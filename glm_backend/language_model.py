@@ -124,8 +124,9 @@ class LanguageModel:
 
         To cut millions of words takes seconds, in which nobody else's question is cut.
         """
-        text = "".join(message["content"] for message in messages)
-        if self.tokenizer is not None and len(text) > _LONG * self.context_length:
+        length = sum(len(message["content"]) for message in messages)
+        if self.tokenizer is not None and length > _LONG * self.context_length:
+            text = "".join(message["content"] for message in messages)
             tokens = estimated_tokens(self.tokenizer, text, enough=2 * self.context_length)
             if tokens > 2 * self.context_length:
                 return tokens

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from glm_backend.engine.pace import between, smoothed
 from glm_backend.engine.speculation import Cost
 
 #: Steps with guesses that follow each other, before one is taken without: what a step takes changes
 #: with the lengths of texts and with who else wants the cores, so only neighbours say anything.
 _IN_A_ROW = 24
-_SMOOTHING = 0.2
 #: Until it is known: of the starter model a guess beside one answer takes an eighth of its step,
 #: beside sixteen a fortieth.
 _SHARE, _MORE = 0.5, 3
@@ -34,11 +34,11 @@ class GuessCost:
         if answers != self._answers:
             self._answers, self._plain_s = answers, None
         if not guesses:
-            self._plain_s, self._in_a_row = _smoothed(self._plain_s, seconds), 0
+            self._plain_s, self._in_a_row = smoothed(self._plain_s, seconds), 0
         elif self._plain_s is not None:
             self._in_a_row += 1
             known = self._times[answers]
-            known[guesses] = _smoothed(known.get(guesses), max(1.0, seconds / self._plain_s))
+            known[guesses] = smoothed(known.get(guesses), max(1.0, seconds / self._plain_s))
 
     def cost(self, answers: int) -> Cost:
         """Of so many tokens beside that of as many as there are answers, which is 1."""
@@ -57,11 +57,6 @@ class GuessCost:
         below = max(n for n in known if n < guesses)
         above = min((n for n in known if n > guesses), default=None)
         if above is not None:
-            share = (guesses - below) / (above - below)
-            return known[below] + share * (known[above] - known[below])
+            return between(known, below, guesses, above)
         each = (known[below] - 1) / below if below else _SHARE / (answers + _MORE)
         return known[below] + each * (guesses - below)
-
-
-def _smoothed(before: float | None, now: float) -> float:
-    return now if before is None else before + _SMOOTHING * (now - before)

@@ -7,6 +7,7 @@ of one without; else it may take as long as Stop can wait. Both are measured as 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 #: Time that prompts may add to a step, as a share of the answers' own step. 4,000 tokens beside
 #: four answers of the starter model are read in 6 s with 1 and in 8 s with 0.75; at the 95th
@@ -63,8 +64,7 @@ class Pace:
         above = min((n for n in known if n > tokens), default=None)
         if below is None or above is None:
             return known[below or above or tokens]
-        share = (tokens - below) / (above - below)
-        return known[below] + share * (known[above] - known[below])
+        return between(known, below, tokens, above)
 
     def learn(self, answers: int, prompt_tokens: float, seconds: float) -> None:
         """A pass with so many tokens of answers and of prompts took so long.
@@ -72,11 +72,11 @@ class Pace:
         prompt_tokens: of a pass in parts, the share that was taken.
         """
         if not prompt_tokens:
-            self._answers_s[answers] = _smoothed(self._answers_s.get(answers), seconds)
+            self._answers_s[answers] = smoothed(self._answers_s.get(answers), seconds)
             return
         own = self.cost(answers) if answers and self._answers_s else 0.0
         each = max(seconds - own, 0.1 * seconds) / prompt_tokens
-        self._a_token_s = _smoothed(self._a_token_s, each)
+        self._a_token_s = smoothed(self._a_token_s, each)
 
 
 def _whole(tokens: float, least: int, most: int) -> int:
@@ -84,5 +84,12 @@ def _whole(tokens: float, least: int, most: int) -> int:
     return max(least, min(most, int(tokens) // 4 * 4))
 
 
-def _smoothed(before: float | None, now: float) -> float:
+def between(known: Mapping[int, float], below: int, at: int, above: int) -> float:
+    """What lies on the line between two that are known."""
+    share = (at - below) / (above - below)
+    return known[below] + share * (known[above] - known[below])
+
+
+def smoothed(before: float | None, now: float) -> float:
+    """A new measurement beside those before it."""
     return now if before is None else before + _SMOOTHING * (now - before)

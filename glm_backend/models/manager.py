@@ -181,8 +181,7 @@ class ModelManager(Generic[R]):
         """
         with self._changed:
             job, runtime = self._job, self._runtime
-            if job is not None:
-                job.cancelled.set()
+            self.cancel()
         with self._turn:
             with self._changed:
                 if self._runtime not in (None, runtime):
