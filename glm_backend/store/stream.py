@@ -83,6 +83,13 @@ class Stream(Room):
                     raise UnknownConversation(conversation_id=unknown)
             return _find(connection, conversation_ids, matching(connection, user_id, filter))
 
+    def found_among(
+        self, user_id: Reader, conversation_ids: Sequence[str], filter: ConversationFilter
+    ) -> list[str]:
+        """Those of these ids that match the filter, the oldest conversation first."""
+        with self._database.reading() as connection:
+            return _find(connection, conversation_ids, matching(connection, user_id, filter))
+
     def stream(
         self,
         user_id: Reader,

@@ -157,3 +157,14 @@ def test_nobody_puts_away_what_is_not_theirs(store: Store, user_id: str, three: 
         "one",
     ]
     assert store.tags_used(stranger) == []
+
+
+def test_of_some_ids_those_are_found_that_a_filter_finds(store: Store, user_id: str) -> None:
+    a, b, gone = (store.create_conversation(user_id).id for _ in range(3))
+    store.tag(user_id, [a, gone], "t")
+    store.delete(user_id, [gone])
+    ids = [gone, b, a, "unknown"]
+    assert set(store.found_among(user_id, ids, ConversationFilter())) == {a, b}
+    assert store.found_among(user_id, ids, ConversationFilter(tag="t")) == [a]
+    assert store.found_among(user_id, ids, ConversationFilter(trash=True)) == [gone]
+    assert store.found_among(store.ensure_user("stranger"), ids, ConversationFilter()) == []

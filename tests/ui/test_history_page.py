@@ -241,7 +241,7 @@ def test_a_change_that_is_refused_says_why_and_what_it_did_can_be_undone(
     page: AppTest, services: Services, ids: list[str]
 ) -> None:
     change = Change("tag", "x" * 51)
-    job = Job(lambda report: change.carry_out(services, lambda: ids, report))
+    job = Job(lambda report: change.carry_out(services, ids, report))
     page.session_state["history_changed"] = (change, job, ())
     page.run()
     assert "a tag of 1 to 50 characters" in page.error[0].value

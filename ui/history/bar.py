@@ -124,12 +124,12 @@ def _draw_tagging(changes: Changes, choice: Choice, tags: Sequence[str], *, disa
 
 def _draw_question(services: Services) -> None:
     """Is it meant? What it is about is what was chosen when it was asked."""
-    change, asked = st.session_state.get("history_asked", (None, None))
+    change, ids = st.session_state.get("history_asked", (None, ()))
     if change is None:
         return
     changes = Changes(services)
     with st.container(key="history_confirm", border=True):
-        st.markdown(_question(services, change, asked))
+        st.markdown(_question(services, change, len(ids)))
         with st.container(horizontal=True):
             st.button(
                 t(f"do.{change.kind}"),
@@ -140,9 +140,9 @@ def _draw_question(services: Services) -> None:
             st.button(t("chat.cancel"), key=f"history_{change.kind}_no", on_click=changes.keep)
 
 
-def _question(services: Services, change: Change, asked: Choice) -> str:
+def _question(services: Services, change: Change, count: int) -> str:
     days = services.settings.trash_days
     key = f"sure.{change.kind}"
     if change.kind == "delete" and not days:
         key = "sure.delete_kept"
-    return t(key, count=asked.count, days=days, tag=plain(change.tag))
+    return t(key, count=count, days=days, tag=plain(change.tag))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import streamlit as st
 
@@ -43,21 +43,18 @@ class Change:
     #: The ids it has changed so far, also where it ends with an error.
     changed: list[str] = field(default_factory=list)
 
-    def carry_out(
-        self, services: Services, ids: Callable[[], list[str]], on_progress: Progress
-    ) -> None:
+    def carry_out(self, services: Services, ids: Sequence[str], on_progress: Progress) -> None:
         """Some at a time, so that others have their turn. Raises what the store raises."""
-        all_ids = ids()
         change = getattr(services.store, self.kind)
         more = [self.tag] if self.tag else []
         step = _ERASED_AT_ONCE if self.kind == "erase" else _AT_ONCE
-        for start in range(0, len(all_ids), step):
-            some = all_ids[start : start + step]
+        for start in range(0, len(ids), step):
+            some = ids[start : start + step]
             if self.kind == "delete":
                 for conversation_id in some:
                     services.chat.stop(conversation_id)
             self.changed.extend(change(services.user_id, some, *more))
-            on_progress((start + len(some)) / len(all_ids))
+            on_progress((start + len(some)) / len(ids))
 
     @property
     def opposite(self) -> Change | None:
@@ -91,12 +88,11 @@ class Changes:
         if kind in _ASKED or not self._choice.marked:
             attempt(PLACE, self._ask, change, self._choice)
         else:
-            self._begin(change, self._choice)
+            self.begin(change, self._choice.marked)
 
     def _ask(self, change: Change, choice: Choice) -> None:
         """What is there now is meant, whatever will be found when the answer comes."""
-        these = replace(choice, marked=tuple(choice.ids(self._services)))
-        st.session_state["history_asked"] = (change, these)
+        st.session_state["history_asked"] = (change, choice.ids(self._services))
 
     def keep(self) -> None:
         """It was not meant."""
@@ -104,26 +100,20 @@ class Changes:
 
     def confirm(self) -> None:
         """It is meant."""
-        self._begin(*st.session_state.pop("history_asked"))
+        self.begin(*st.session_state.pop("history_asked"))
 
     def undo(self) -> None:
         """Takes the last change back."""
         done: Change = st.session_state.pop("history_changed")[0]
         if done.opposite is not None:
-            self.begin(done.opposite, list(done.changed))
+            self.begin(done.opposite, done.changed)
 
     def begin(self, change: Change, ids: Sequence[str]) -> None:
         """Begins a change of these, which may be taken back, without a question."""
-        self._start(change, ids, lambda: list(ids))
-
-    def _begin(self, change: Change, choice: Choice) -> None:
-        self._start(change, choice.marked, lambda: choice.ids(self._services))
-
-    def _start(self, change: Change, marked: Sequence[str], ids: Callable[[], list[str]]) -> None:
-        services = self._services
-        unmark(marked, change.takes_out_of)
-        job = Job(lambda report: change.carry_out(services, ids, report), t(f"do.{change.kind}"))
-        st.session_state["history_changed"] = (change, job, tuple(marked))
+        services, these = self._services, tuple(ids)
+        unmark(these, change.takes_out_of)
+        job = Job(lambda report: change.carry_out(services, these, report), t(f"do.{change.kind}"))
+        st.session_state["history_changed"] = (change, job, these)
 
 
 def draw_changes(services: Services, conversation_id: str | None = None) -> bool:
@@ -131,11 +121,11 @@ def draw_changes(services: Services, conversation_id: str | None = None) -> bool
 
     conversation_id: says only what is done to this one alone.
     """
-    change, job, marked = st.session_state.get("history_changed", (None, None, ()))
+    change, job, ids = st.session_state.get("history_changed", (None, None, ()))
     with st.container(key="history_change"):  # always, so that nothing below it moves
         if change is None:
             return False
-        if conversation_id is not None and marked != (conversation_id,):
+        if conversation_id is not None and ids != (conversation_id,):
             return not job.ended
         if not has_ended(job, t(f"doing.{change.kind}")):
             st.button(t("chat.stop"), key="history_stop", on_click=job.stop)

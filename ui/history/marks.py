@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from glm_backend.errors import UnknownConversation
 from glm_backend.services import Services
 from glm_backend.store import ConversationFilter
 from glm_backend.store.values import ConversationRow, Reader
@@ -61,14 +60,9 @@ class Marks:
     def drop_gone(self, services: Services) -> None:
         """Takes the marks off what was deleted or changed elsewhere and is found no more."""
         (reader, filter), _ = st.session_state[_KEY]
-        while self._ids:
-            try:
-                found = services.store.select_conversations(reader, list(self._ids), filter)
-            except UnknownConversation as error:
-                self._ids.discard(error.details["conversation_id"])
-            else:
-                self._ids.intersection_update(found)
-                return
+        if self._ids:
+            found = services.store.found_among(reader, self.ids, filter)
+            self._ids.intersection_update(found)
 
     def draw(self, row: ConversationRow, label: str) -> None:
         """The box of one row."""
